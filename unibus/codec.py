@@ -1,0 +1,161 @@
+"""Payloads to bytes and back. Payload bytes stay payload bytes: the envelope travels beside them.
+
+Every payload is JSON but `bytes`, which travels as it is. Never pickle; a header never names a
+class outside the handler's annotation.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, TypeAlias, Union, get_args, get_origin
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+from unibus import attributes as names
+from unibus.driver import Delivery
+from unibus.errors import ConfigurationError, DecodeError, EncodeError
+
+Decode: TypeAlias = Callable[[Delivery], Any]
+
+
+def message_type(cls: type) -> str:
+    """The name under which a payload type travels: its `message_type`, else the class's name."""
+    name = getattr(cls, "message_type", None)
+    return name if isinstance(name, str) else getattr(cls, "__name__", str(cls))
+
+
+def message_version(cls: type) -> str | None:
+    version = getattr(cls, "message_version", None)
+    return None if version is None else str(version)
+
+
+def adapter_for(annotation: Any, what: str) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation)
+    except PydanticUserError as error:
+        raise ConfigurationError(f"{what}: pydantic cannot make a schema for {annotation!r}: {error}") from error
+
+
+def _problems(error: ValidationError) -> str:
+    """What does not validate, without the values: they may be secret and end in logs."""
+    details = error.errors(include_url=False, include_input=False, include_context=False)
+    shown = "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'payload'}: {detail['msg']}" for detail in details[:5])
+    more = f"; and {len(details) - 5} more" if len(details) > 5 else ""
+    return f"{error.title}: {shown}{more}"
+
+
+# --- decoding -------------------------------------------------------------------------------------
+
+
+def decoder(annotation: Any, what: str) -> Decode:
+    """A function from a delivery to the validated payload, built once per handler.
+
+    For a union of classes the message's type chooses among the members; an unknown or missing type
+    leaves the choice to pydantic.
+    """
+    if annotation is bytes:
+        return _raw
+    decode = _decode_with(adapter_for(annotation, what))
+    members = _members(annotation)
+    if len(members) < 2:
+        return decode
+    by_type = {message_type(member): _decode_with(adapter_for(member, what)) for member in members}
+    if len(by_type) < len(members):
+        raise ConfigurationError(
+            f"{what}: two members of {annotation} travel under one type name; give them a message_type of their own"
+        )
+
+    def decode_member(delivery: Delivery) -> Any:
+        name = delivery.attributes.get(names.TYPE)
+        return (by_type.get(name, decode) if name is not None else decode)(delivery)
+
+    return decode_member
+
+
+def _raw(delivery: Delivery) -> bytes:
+    if delivery.body is None:
+        raise DecodeError("the message has no body (a tombstone) where the handler takes bytes")
+    return delivery.body
+
+
+def _decode_with(adapter: TypeAdapter[Any]) -> Decode:
+    # The schema's own validator, one call below TypeAdapter: this runs for every message.
+    validate_json, validate_python = adapter.validator.validate_json, adapter.validator.validate_python
+
+    def decode(delivery: Delivery) -> Any:
+        body = delivery.body
+        try:
+            return validate_python(None) if body is None else validate_json(body)
+        except ValidationError as error:
+            raise DecodeError(f"the payload of message {delivery.message_id} is not valid: {_problems(error)}") from error
+
+    return decode
+
+
+def _members(annotation: Any) -> list[type]:
+    """The classes of a union, looking through Annotated; empty for anything else."""
+    if get_origin(annotation) is typing.Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return []
+    return [member for member in get_args(annotation) if isinstance(member, type) and member is not types.NoneType]
+
+
+# --- encoding -------------------------------------------------------------------------------------
+
+
+class Encoder:
+    """Payloads of one producer to bytes. With a type every payload is validated before it leaves."""
+
+    __slots__ = ("_adapter", "_names", "_title", "_type")
+
+    def __init__(self, annotation: Any = None) -> None:
+        self._type = annotation
+        self._title = getattr(annotation, "__name__", str(annotation))
+        self._adapter = (
+            None if annotation is None or annotation is bytes else adapter_for(annotation, f"producer of {self._title}")
+        )
+        self._names: dict[type, dict[str, str]] = {}
+
+    def encode(self, data: Any) -> tuple[bytes | None, dict[str, str]]:
+        """The body, and the attributes that describe it (shared: copy before adding to them)."""
+        if self._adapter is not None:
+            data = self._validated(data)
+        elif self._type is bytes and not isinstance(data, bytes):
+            raise EncodeError(f"the producer sends bytes, not {type(data).__name__}")
+        if data is None:
+            return None, {}
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            return bytes(data), {names.TYPE: "bytes", names.CONTENT_TYPE: names.BYTES}
+        described = self._names.get(type(data))
+        if described is None:
+            described = self._names[type(data)] = _describe(type(data))
+        try:
+            # By alias and without computed fields, so that what is written validates again.
+            if self._adapter is not None:
+                body = self._adapter.dump_json(data, by_alias=True, round_trip=True, warnings="error")
+            else:
+                body = to_json(data, by_alias=True, round_trip=True)
+        except (PydanticSerializationError, ValueError) as error:
+            raise EncodeError(f"a payload of type {type(data).__name__} cannot be written as JSON: {error}") from error
+        return body, described
+
+    def _validated(self, data: Any) -> Any:
+        assert self._adapter is not None
+        try:
+            return self._adapter.validator.validate_python(data)
+        except ValidationError as error:
+            raise EncodeError(
+                f"a payload of type {type(data).__name__} does not fit the producer's type {self._title}: {_problems(error)}"
+            ) from error
+
+
+def _describe(cls: type) -> dict[str, str]:
+    described = {names.TYPE: message_type(cls), names.CONTENT_TYPE: names.JSON}
+    version = message_version(cls)
+    if version is not None:
+        described[names.VERSION] = version
+    return described

@@ -1,0 +1,405 @@
+"""A consumer: one fetch loop over a subscription, lanes that handle, and what they hold meanwhile.
+
+Invariants: buffered + unsettled <= prefetch; a delivery is settled only after its handler, or after
+its re-send or dead letter was confirmed; what was lost is settled by nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Collection, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from unibus import lanes
+from unibus.driver import (
+    Blocked,
+    Delivery,
+    Disconnected,
+    DriverEvent,
+    Gap,
+    LeaseExtender,
+    Lost,
+    Outcome,
+    Reconnected,
+    Recreated,
+    Revoking,
+    Subscription,
+    Timer,
+    Unblocked,
+)  # fmt: skip
+from unibus.errors import DriverError
+from unibus.keylines import KeyLines
+from unibus.lane import Lane
+from unibus.plan import Folded, Plan, Surface
+from unibus.settler import Settler
+from unibus.suspects import Suspects
+from unibus.verdicts import Verdicts
+from unibus.waiting import Waiting
+
+logger = logging.getLogger("unibus.consumer")
+
+RECEIVE_WAIT = 10.0
+"""Seconds that one receive waits for a message; only a bound, since stopping cancels it."""
+STUCK_WAIT = 5.0
+"""Seconds that a cancelled handler gets to end before it is reported and left behind."""
+RED_AFTER_RESTART = 60.0
+"""Seconds that health stays red after a lane ended by itself."""
+
+
+class Consumer:
+    """Runs one handler. Started and stopped once."""
+
+    def __init__(self, plan: Plan, folded: Folded, bus: Surface) -> None:
+        self.plan = plan
+        self.folded = folded
+        self.bus = bus
+        self.clock = bus.clock
+        self.stats = folded.stats
+        self.buffer: deque[Delivery] = deque()
+        self.held: dict[Delivery, None] = {}  # in the order of arrival
+        self.keys = KeyLines() if plan.ordered else None
+        self.waiting = Waiting(self.clock, self.resume)
+        self.verdicts = Verdicts(self)
+        self.suspects = Suspects(self)
+        self.lanes: list[Lane] = []
+        self.idle: deque[asyncio.Future[None]] = deque()
+        self.stopping = False
+        self.disconnected = self.blocked = False
+        self.progress_at = self.clock.monotonic()
+        self.red_until = 0.0
+        self.subscription: Subscription | None = None
+        self.settler: Settler
+        self._fetcher: asyncio.Task[None] | None = None
+        self._changed: asyncio.Future[None] | None = None
+        self._renewing: Timer | None = None
+        self._renewal: asyncio.Task[None] | None = None
+
+    # --- start ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Subscribe; then fetch and handle in the background."""
+        capabilities = self.bus.capabilities
+        self.subscription = await self.bus.driver.subscribe(
+            self.plan.source, prefetch=self.plan.prefetch, notify=self._on_event
+        )
+        self.settler = Settler(self.subscription, capabilities.settle, self.clock, self._on_settled)
+        for _ in range(self.plan.concurrency):
+            lane = Lane()
+            self.lanes.append(lane)
+            self._run(lane)
+        self._fetcher = asyncio.get_running_loop().create_task(self._fetch(), name=f"unibus fetch {self.plan.name}")
+        self._fetcher.add_done_callback(self._fetcher_ended)
+        if capabilities.lease is not None and isinstance(self.subscription, LeaseExtender):
+            self._renewing = self.clock.call_later(capabilities.lease / 3, self._start_renewal)
+
+    def _run(self, lane: Lane) -> None:
+        work = lanes.run_batches if self.plan.signature.batch else lanes.run_singles
+        lane.task = asyncio.get_running_loop().create_task(work(self, lane), name=f"unibus lane {self.plan.name}")
+        lane.task.add_done_callback(lambda task: self._lane_ended(lane, task))
+
+    def _lane_ended(self, lane: Lane, task: asyncio.Task[None]) -> None:
+        """A lane that ended by itself is started again: the consumer must not fall silent."""
+        error = None if task.cancelled() else task.exception()
+        if self.stopping:
+            if error is not None:
+                logger.error("a lane of %s failed while it stopped", self.plan.name, exc_info=error)
+            return
+        logger.error("a lane of %s ended by itself and is started again", self.plan.name, exc_info=error)
+        self.stats.lane_restarts += 1
+        self.red_until = self.clock.monotonic() + RED_AFTER_RESTART
+        self.give_back([delivery for delivery in lane.held if delivery in self.held])
+        lane.held, lane.reason, lane.cancelled_by_others = (), None, False
+        self._run(lane)
+
+    def _fetcher_ended(self, task: asyncio.Task[None]) -> None:
+        if self.stopping or task.cancelled():
+            return
+        logger.error("the fetch loop of %s ended by itself and is started again", self.plan.name, exc_info=task.exception())
+        self.stats.lane_restarts += 1
+        self.red_until = self.clock.monotonic() + RED_AFTER_RESTART
+        self._fetcher = asyncio.get_running_loop().create_task(self._fetch(), name=f"unibus fetch {self.plan.name}")
+        self._fetcher.add_done_callback(self._fetcher_ended)
+
+    # --- fetching ---------------------------------------------------------------------------------
+
+    async def _fetch(self) -> None:
+        assert self.subscription is not None
+        limit = self.bus.capabilities.receive.messages
+        # Fetching as soon as one place is free would make batches shrink to a message or two.
+        worth = max(1, min(limit, self.plan.prefetch // 4))
+        wait = 0.1
+        while not self.stopping:
+            free = self.plan.prefetch - len(self.held)
+            if free < (worth if self.buffer else 1) or (self.suspects.single_only and self.held):
+                await self.change()
+                continue
+            if (pause := self.verdicts.paused()) > 0:
+                await self.clock.sleep(pause)
+                continue
+            most = 1 if self.suspects.single_only else min(free, limit)
+            try:
+                batch = await self.subscription.receive(most, RECEIVE_WAIT)
+            except DriverError as error:
+                logger.warning("%s cannot receive, again in %.1f s: %s", self.plan.name, wait, error)
+                await self.clock.sleep(wait)
+                wait = min(wait * 2, 10.0)
+                continue
+            wait = 0.1
+            if batch:
+                await self._accept(batch)
+
+    async def _accept(self, batch: Sequence[Delivery]) -> None:
+        self.held.update(dict.fromkeys(batch))
+        if len(self.held) == len(batch):
+            self.progress_at = self.clock.monotonic()  # a backlog begins now, not when we fell idle
+        self.stats.received += len(batch)
+        batch = self.verdicts.without_unmatched(batch)
+        if self.suspects.any(batch):
+            batch = await self.suspects.sort(batch)
+        self.admit(batch)
+
+    def admit(self, batch: Sequence[Delivery]) -> None:
+        """Hand deliveries to the lanes, one of a key at a time where the address is ordered."""
+        if self.keys is not None:
+            batch = self.keys.admit(batch)
+        self.buffer.extend(batch)
+        self._wake()
+
+    def resume(self, delivery: Delivery) -> None:
+        """Its waiting is over."""
+        self.buffer.appendleft(delivery)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Wake one lane, and more only if it has not emptied the buffer when it first suspends."""
+        if self.buffer and self._wake_one():
+            asyncio.get_running_loop().call_soon(self._wake_rest)
+
+    def _wake_one(self) -> bool:
+        while self.idle:
+            lane = self.idle.popleft()
+            if not lane.done():
+                lane.set_result(None)
+                return True
+        return False
+
+    def _wake_rest(self) -> None:
+        for _ in range(len(self.buffer)):
+            if not self._wake_one():
+                return
+
+    async def next_item(self, max_wait: float | None = None) -> None:
+        """Wait until the buffer may have something, at most `max_wait` seconds."""
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.idle.append(woken)
+        self._note_change()  # nothing is buffered: worth a fetch, however few places are free
+        timer = None
+        if max_wait is not None:
+            timer = self.clock.call_later(max_wait, partial(_resolve, woken))
+        try:
+            await woken
+        except asyncio.CancelledError:
+            if woken.done() and not woken.cancelled():
+                self._wake()  # the call was for a lane that goes away
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    # --- settling ---------------------------------------------------------------------------------
+
+    def finished(self, delivery: Delivery) -> None:
+        """Nothing more will be done with it here: the next of its key may go."""
+        self.verdicts.forget(delivery)
+        if self.keys is not None and (following := self.keys.done(delivery)) is not None:
+            self.buffer.append(following)
+            self._wake()
+
+    def give_back(self, deliveries: Collection[Delivery]) -> None:
+        if deliveries:
+            self.stats.given_back += len(deliveries)
+            self.settler.settle(list(deliveries), Outcome.NACK)
+
+    def _on_settled(self, deliveries: Sequence[Delivery], lost: int) -> None:
+        held = self.held
+        for delivery in deliveries:
+            held.pop(delivery, None)
+        self.stats.settlements_lost += lost
+        self.progress_at = self.clock.monotonic()
+        self._note_change()
+
+    async def change(self) -> None:
+        """Wait until something was settled, lost, or the consumer stops."""
+        if self._changed is None or self._changed.done():
+            self._changed = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._changed)
+
+    def _note_change(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    # --- events of the driver -----------------------------------------------------------------------
+
+    def _on_event(self, event: DriverEvent) -> None:
+        match event:
+            case Lost(deliveries):
+                self._lose(deliveries)
+            case Revoking(deliveries):
+                self.give_back(self.withdraw({d for d in deliveries if d in self.held}))
+            case Disconnected(reason):
+                self.disconnected = True
+                logger.warning("%s is disconnected: %s", self.plan.name, reason or "no reason given")
+            case Reconnected():
+                self.disconnected = False
+            case Blocked():
+                self.blocked = True
+            case Unblocked():
+                self.blocked = False
+            case Gap(count):
+                self.stats.gaps += 1
+                logger.warning("%s may have missed %s messages", self.plan.name, "some" if count is None else count)
+            case Recreated():
+                self.stats.gaps += 1
+                logger.warning("%s was gone from the broker and was made anew: its backlog may be lost", self.plan.name)
+
+    def _lose(self, deliveries: Sequence[Delivery]) -> None:
+        gone = {delivery for delivery in deliveries if delivery in self.held}
+        self.stats.lost += len(gone)
+        for lane in self.lanes:
+            if lane.reason is None and any(delivery in gone for delivery in lane.held):
+                lane.cancel("lost")
+        self.withdraw(gone)
+        for delivery in gone:
+            self.held.pop(delivery, None)
+        self._note_change()
+
+    def withdraw(self, deliveries: Collection[Delivery]) -> list[Delivery]:
+        """Take deliveries that no lane has in hand out of buffer, lines and waiting; returns those."""
+        if not deliveries:
+            return []
+        queued = [delivery for delivery in self.buffer if delivery in deliveries]
+        if queued:
+            self.buffer = deque(delivery for delivery in self.buffer if delivery not in deliveries)
+        waited = [delivery for delivery in deliveries if self.waiting.remove(delivery)]
+        lined = self.keys.remove(deliveries) if self.keys is not None else []
+        for delivery in (*queued, *waited):
+            self.finished(delivery)
+        order = {delivery: place for place, delivery in enumerate(self.held)}
+        return sorted((*queued, *waited, *lined), key=lambda delivery: order.get(delivery, 0))
+
+    # --- leases -----------------------------------------------------------------------------------
+
+    def _start_renewal(self) -> None:
+        self._renewal = asyncio.get_running_loop().create_task(self._renew())
+
+    async def _renew(self) -> None:
+        lease = self.bus.capabilities.lease
+        assert lease is not None
+        assert isinstance(self.subscription, LeaseExtender)
+        try:
+            if self.held:
+                await self.subscription.extend(list(self.held), lease)
+        except DriverError as error:
+            logger.warning("%s cannot renew %d leases: %s", self.plan.name, len(self.held), error)
+        self._renewing = self.clock.call_later(lease / 3, self._start_renewal)
+
+    # --- stop -------------------------------------------------------------------------------------
+
+    async def stop(self, over: asyncio.Future[None]) -> bool:
+        """Stop fetching, let the lanes finish until `over` is done, settle, give back the rest.
+
+        Returns whether every handler ended by itself.
+        """
+        if self.subscription is None:
+            return True
+        self.stopping = True
+        if self._fetcher is not None:
+            self._fetcher.cancel()
+            await asyncio.wait([self._fetcher])
+        left_waiting = self.waiting.clear()
+        self._wake_all()
+        clean = await self._end_lanes(over)
+        left_waiting += self.waiting.clear()  # what the last runs parked
+        await self._within(over, self.verdicts.release_waiting(left_waiting))
+        await self._within(over, self.settler.flush())
+        await self._give_back_rest(over)
+        if self._renewing is not None:
+            self._renewing.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self.settler.abort()
+        try:
+            await self.subscription.close()
+        except DriverError as error:
+            logger.warning("%s could not be closed cleanly: %s", self.plan.name, error)
+        return clean
+
+    async def _end_lanes(self, over: asyncio.Future[None]) -> bool:
+        tasks = {lane.task: lane for lane in self.lanes if lane.task is not None}
+        if not tasks:  # a pull has no lanes
+            return True
+        running = asyncio.ensure_future(asyncio.wait(tasks))
+        await asyncio.wait((running, over), return_when=asyncio.FIRST_COMPLETED)
+        late = [lane for task, lane in tasks.items() if not task.done()]
+        for lane in late:
+            lane.cancel("shutdown")
+        if late:
+            grace = asyncio.ensure_future(self.clock.sleep(STUCK_WAIT))
+            await asyncio.wait((running, grace), return_when=asyncio.FIRST_COMPLETED)
+            grace.cancel()
+        stuck = [lane for lane in late if lane.task is not None and not lane.task.done()]
+        if stuck:
+            logger.error(
+                "%d runs of %s did not end when cancelled; their messages are given back", len(stuck), self.plan.where
+            )
+        running.cancel()
+        return not late
+
+    async def _give_back_rest(self, over: asyncio.Future[None]) -> None:
+        self.buffer.clear()
+        self.give_back(list(self.held))
+        await self._within(over, self.settler.flush())
+
+    async def _within(self, over: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
+        """Wait for the work until the grace period is over, and then for a moment still."""
+        task = asyncio.ensure_future(work)
+        await asyncio.wait((task, over), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            moment = asyncio.ensure_future(self.clock.sleep(1.0))
+            await asyncio.wait((task, moment), return_when=asyncio.FIRST_COMPLETED)
+            moment.cancel()
+        if not task.done():
+            task.cancel()
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s could not stop cleanly", self.plan.name, exc_info=error)
+
+    def _wake_all(self) -> None:
+        while self._wake_one():
+            pass
+        self._note_change()
+
+    # --- health -----------------------------------------------------------------------------------
+
+    def complaints(self, stall_after: float) -> list[str]:
+        """Why this consumer is not well."""
+        now, name = self.clock.monotonic(), self.plan.name
+        found = []
+        if self.disconnected:
+            found.append(f"{name}: the broker is away")
+        if self.blocked:
+            found.append(f"{name}: the broker takes no messages")
+        if now < self.red_until:
+            found.append(f"{name}: a lane ended by itself")
+        if self.verdicts.failing_sends:
+            found.append(f"{name}: {self.verdicts.failing_sends} re-sends or dead letters in a row failed")
+        if self.held and now - self.progress_at > max(stall_after, (self.plan.timeout or 0.0) * 1.5):
+            found.append(f"{name}: no progress for {now - self.progress_at:.0f} s with {len(self.held)} messages in hand")
+        return found
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,1 @@
+"""Idempotent handling: who may handle a key, and what is done already."""

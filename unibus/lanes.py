@@ -1,0 +1,139 @@
+"""The loops of the lanes: take what is buffered, decode it, run the folded handler, settle."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from unibus.driver import Delivery
+from unibus.lane import Lane, current_lane
+from unibus.message import Message, current_message
+
+if TYPE_CHECKING:
+    from unibus.consumer import Consumer
+
+LONGEST_TURN = 0.005
+"""Seconds after which a lane whose handlers never suspend lets others run. The loop's own time: it is
+about this loop's turn, not about the clock that tests move."""
+
+
+async def run_singles(consumer: Consumer, lane: Lane) -> None:
+    """One message after another. This is the path of nearly every message: keep it short."""
+    current_lane.set(lane)
+    handler, decode, verdicts, settler = (
+        consumer.folded.single, consumer.folded.decode, consumer.verdicts, consumer.settler,
+    )  # fmt: skip
+    assert handler is not None
+    acks, attempt_of, set_current = settler.acks, verdicts.attempt_of, current_message.set
+    keys, loop_time = consumer.keys, asyncio.get_running_loop().time
+    turn_ends = loop_time() + LONGEST_TURN
+    while not consumer.stopping:
+        if not consumer.buffer:
+            await consumer.next_item()
+            turn_ends = loop_time() + LONGEST_TURN
+            continue
+        delivery = consumer.buffer.popleft()
+        lane.held = (delivery,)
+        message: Message[Any] | None = None
+        try:
+            attempt = attempt_of(delivery)
+            message = Message(decode(delivery), delivery, attempt)
+            set_current(message)
+            await handler(message)
+        except (Exception, asyncio.CancelledError) as error:
+            await _failed(consumer, lane, delivery, message, error)
+        else:
+            if lane.reason is None:
+                acks.append(delivery)
+                if not settler.scheduled:
+                    settler.schedule()
+            if keys is not None or verdicts.troubles:
+                consumer.finished(delivery)
+        lane.held = ()
+        if lane.reason is not None or lane.cancelled_by_others:
+            if lane.reason != "lost":
+                return
+            lane.forget_cancel()
+        if loop_time() > turn_ends:
+            await asyncio.sleep(0)
+            turn_ends = loop_time() + LONGEST_TURN
+
+
+async def _failed(
+    consumer: Consumer, lane: Lane, delivery: Delivery, message: Message[Any] | None, error: BaseException
+) -> None:
+    """Let the verdict be carried out. Being cancelled meanwhile leaves the delivery unsettled."""
+    try:
+        if lane.reason is None:
+            await consumer.verdicts.carry_out(delivery, message, error)
+    except asyncio.CancelledError:
+        if lane.reason is None:
+            lane.cancelled_by_others = True
+    if lane.reason == "lost":
+        consumer.finished(delivery)
+
+
+async def run_batches(consumer: Consumer, lane: Lane) -> None:
+    """One batch after another: what is buffered, and what comes within `max_wait` of the first."""
+    current_lane.set(lane)
+    while not consumer.stopping:
+        if not consumer.buffer:
+            await consumer.next_item()
+            continue
+        deliveries: list[Delivery] = []
+        lane.held = deliveries
+        await _collect(consumer, deliveries)
+        await _handle_batch(consumer, lane, deliveries)
+        lane.held = ()
+        if lane.reason is not None or lane.cancelled_by_others:
+            if lane.reason != "lost":
+                return
+            lane.forget_cancel()
+        await asyncio.sleep(0)
+
+
+async def _collect(consumer: Consumer, deliveries: list[Delivery]) -> None:
+    most, clock = consumer.plan.max_batch, consumer.clock
+    until = clock.monotonic() + consumer.plan.max_wait
+    while True:
+        while consumer.buffer and len(deliveries) < most:
+            deliveries.append(consumer.buffer.popleft())
+        left = until - clock.monotonic()
+        if len(deliveries) >= most or left <= 0 or consumer.stopping or consumer.suspects.single_only:
+            return
+        await consumer.next_item(left)
+
+
+async def _handle_batch(consumer: Consumer, lane: Lane, deliveries: list[Delivery]) -> None:
+    handler, verdicts = consumer.folded.batch, consumer.verdicts
+    assert handler is not None
+    messages: list[Message[Any]] = []
+    failures: list[tuple[Delivery, Message[Any] | None, BaseException]] = []
+    for delivery in deliveries:
+        try:
+            attempt = verdicts.attempt_of(delivery)
+            messages.append(Message(consumer.folded.decode(delivery), delivery, attempt))
+        except Exception as error:
+            failures.append((delivery, None, error))
+    current_message.set(None)
+    failed: BaseException | None = None
+    try:
+        if messages:
+            await handler(messages)
+    except (Exception, asyncio.CancelledError) as error:
+        failed = error
+    if lane.reason is not None:
+        for delivery in deliveries if lane.reason == "lost" else ():
+            consumer.finished(delivery)
+        # Those that were not lost are still ours: they go back, with no attempt spent.
+        consumer.give_back([delivery for delivery in deliveries if delivery in consumer.held])
+        return
+    for message in messages:
+        error_of_one = message.mark or failed
+        if error_of_one is not None:
+            failures.append((message.delivery, message, error_of_one))
+        else:
+            consumer.settler.ack(message.delivery)
+            consumer.finished(message.delivery)
+    if failures:
+        await asyncio.gather(*[_failed(consumer, lane, *failure) for failure in failures])

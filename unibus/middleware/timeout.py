@@ -1,0 +1,125 @@
+"""Timeout: a handler that runs too long is cancelled, and that is a failure like any other (TimeoutError).
+
+All runs of one handler have the same limit, so their deadlines come in the order of their starts:
+one queue and one timer serve all of them, where `asyncio.timeout` would cost a timer per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from unibus.driver import Clock, Timer
+from unibus.errors import ConfigurationError
+from unibus.lane import Lane, current_lane
+from unibus.message import Message
+from unibus.options import BatchHandler, BatchMiddleware, F, Handler, Middleware, Surroundings, record
+from unibus.outcome import seconds
+
+
+class _Run:
+    """One run of the handler. `expired` is noted before the task is cancelled, so that it knows why."""
+
+    __slots__ = ("deadline", "done", "expired", "lane", "task")
+
+    def __init__(self, task: asyncio.Task[Any], deadline: float) -> None:
+        self.task = task
+        self.lane: Lane | None = current_lane.get(None)
+        self.deadline = deadline
+        self.done = False
+        self.expired = False
+
+
+class Deadlines:
+    """The runs of one handler in the order of their deadlines, and one timer for the first."""
+
+    def __init__(self, limit: float, clock: Clock) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._runs: deque[_Run] = deque()
+        self._timer: Timer | None = None
+
+    async def bound(self, awaitable: Awaitable[object]) -> object:
+        task = asyncio.current_task()
+        assert task is not None
+        run = _Run(task, self._clock.monotonic() + self._limit)
+        self._runs.append(run)
+        if self._timer is None:
+            self._timer = self._clock.call_later(self._limit, self._expire)
+        try:
+            return await awaitable
+        except asyncio.CancelledError:
+            # More than our one request means that somebody else wants the task to end, too.
+            if run.expired and task.uncancel() == 0:
+                if run.lane is not None:
+                    run.lane.reason = None
+                raise TimeoutError(f"the handler did not end within {self._limit} s") from None
+            raise
+        finally:
+            run.done = True
+            self._forget_finished()
+
+    def _forget_finished(self) -> None:
+        # The timer stays: it is cheaper to find nothing once per limit than to set it for each run.
+        runs = self._runs
+        while runs and runs[0].done:
+            runs.popleft()
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        while self._runs and (self._runs[0].done or self._runs[0].deadline <= now):
+            run = self._runs.popleft()
+            if not run.done:
+                run.expired = True
+                if run.lane is not None and run.lane.reason is None:
+                    run.lane.reason = "timeout"
+                run.task.cancel()
+        if self._runs:
+            self._timer = self._clock.call_later(self._runs[0].deadline - now, self._expire)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutOption:
+    limit: float
+
+    kind = "timeout"
+    rank = 40
+
+    def single(self, around: Surroundings) -> Middleware:
+        deadlines = Deadlines(self.limit, around.clock)
+
+        def wrap(inner: Handler) -> Handler:
+            async def timeout(message: Message[Any]) -> object:
+                return await deadlines.bound(inner(message))
+
+            return timeout
+
+        return wrap
+
+    def batch(self, around: Surroundings) -> BatchMiddleware:
+        deadlines = Deadlines(self.limit, around.clock)
+
+        def wrap(inner: BatchHandler) -> BatchHandler:
+            async def timeout(messages: Sequence[Message[Any]]) -> object:
+                return await deadlines.bound(inner(messages))
+
+            return timeout
+
+        return wrap
+
+
+def timeout(limit: float | timedelta) -> Callable[[F], F]:
+    """Cancel a run of the handler after so many seconds; it then fails with TimeoutError.
+
+    A `def` handler runs in a thread, which cannot be cancelled: its message stays held until the
+    thread ends, and fails then.
+    """
+    if seconds(limit) <= 0:
+        raise ConfigurationError(f"timeout({limit}): more than 0 seconds")
+    option = TimeoutOption(seconds(limit))
+    return lambda function: record(function, option)

@@ -1,0 +1,140 @@
+"""What handlers and producers ask, against what the broker can do: said at start-up, before anything is declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from unibus.driver import Capabilities, Guarantee, Queue, Support
+from unibus.errors import UnsupportedCapability
+from unibus.names import is_pattern
+from unibus.plan import Plan
+from unibus.verdicts import EPHEMERAL_WAIT, SHORT_WAIT
+
+LONGEST_PARKING = 15 * 60.0
+"""Seconds for which a failing message may hold back its key, where the broker sets no shorter limit."""
+
+Judgement: TypeAlias = tuple[Support, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One thing that somebody asks. required: without it the program must not start."""
+
+    subject: str
+    asks: str
+    judge: Callable[[Capabilities], Judgement]
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the broker makes of it: native, emulated or none; the note says how, or what to do."""
+
+    subject: str
+    asks: str
+    support: Support
+    note: str
+    required: bool
+
+
+def judge(requirements: Iterable[Requirement], capabilities: Capabilities) -> list[Verdict]:
+    verdicts = []
+    for requirement in requirements:
+        support, note = requirement.judge(capabilities)
+        verdicts.append(Verdict(requirement.subject, requirement.asks, support, note, requirement.required))
+    return verdicts
+
+
+def refuse_unsupported(verdicts: Sequence[Verdict]) -> None:
+    """Raises UnsupportedCapability that lists all that cannot be had."""
+    missing = [verdict for verdict in verdicts if verdict.support == "none" and verdict.required]
+    if missing:
+        listed = "; ".join(f"{verdict.subject} asks for {verdict.asks}: {verdict.note}" for verdict in missing)
+        raise UnsupportedCapability(f"this broker cannot do what the program asks: {listed}")
+
+
+def of_consumer(plan: Plan) -> Iterator[Requirement]:
+    """What a handler asks, by its source, its options and its policies."""
+    subject = f"{plan.name} ({plan.where.split(' ')[0]})"
+    queue = isinstance(plan.source, Queue)
+    yield Requirement(subject, plan.guarantee.replace("_", " "), lambda c: _guarantee(c, plan.guarantee, queue))
+    if plan.ordered:
+        yield Requirement(subject, "order by key", lambda c: _plain(c.queue_ordering if queue else c.topic_ordering))
+    if not isinstance(plan.source, Queue):
+        if plan.source.group is None:
+            yield Requirement(subject, "an ephemeral subscription", lambda c: _plain(c.ephemeral))
+        else:
+            yield Requirement(subject, "a group", lambda c: _plain(c.groups))
+        if any(map(is_pattern, plan.source.patterns)):
+            yield Requirement(subject, "patterns", lambda c: _plain(c.patterns))
+        if plan.source.start == "earliest":
+            yield Requirement(subject, 'start="earliest"', lambda c: _plain(c.start_earliest))
+    yield from _of_retry(subject, plan)
+    if plan.timeout is not None:
+        yield Requirement(subject, f"a timeout of {plan.timeout:g} s", lambda c: _held(c, plan.timeout or 0.0))
+    yield Requirement(subject, "a guard against crashes", _crash_guard, required=False)
+
+
+def _of_retry(subject: str, plan: Plan) -> Iterator[Requirement]:
+    longest, total = plan.retry.longest_wait(), plan.retry.total_wait()
+    if plan.ordered:
+        yield Requirement(subject, f"retries in place for {total:g} s", lambda c: _parked(c, total))
+    elif not plan.resendable:
+        yield Requirement(subject, f"retries after up to {longest:g} s", lambda _: _ephemeral(longest))
+    elif longest >= SHORT_WAIT:
+        yield Requirement(subject, f"retries after up to {longest:g} s", lambda c: _delay(c, longest))
+
+
+def of_producer(queue: str, delay: float, ordered: bool) -> Iterator[Requirement]:
+    subject = f"producer of {queue}"
+    if ordered:
+        yield Requirement(subject, "order by key", lambda c: _plain(c.queue_ordering))
+    if delay > 0:
+        yield Requirement(subject, f"delays of up to {delay:g} s", lambda c: _delay(c, delay))
+
+
+def _plain(support: Support) -> Judgement:
+    return support, "" if support != "none" else "not available"
+
+
+def _guarantee(capabilities: Capabilities, asked: Guarantee, queue: bool) -> Judgement:
+    offered = capabilities.queue_guarantee if queue else capabilities.topic_guarantee
+    if offered == asked or asked == "at_most_once":
+        return "native", "" if offered == asked else "the broker does more: at least once"
+    return "none", 'it can lose messages; a handler that accepts this says guarantee="at_most_once"'
+
+
+def _delay(capabilities: Capabilities, seconds: float) -> Judgement:
+    delay = capabilities.delay
+    if delay.support == "none":
+        return "none", f"no delays; keep waits below {SHORT_WAIT:g} s, or switch retry off with attempts=1"
+    if delay.max is not None and seconds > delay.max:
+        return "none", f"delays end at {delay.max:g} s"
+    return delay.support, f"late by up to {delay.precision:g} s"
+
+
+def _parked(capabilities: Capabilities, seconds: float) -> Judgement:
+    most = min(capabilities.hold or LONGEST_PARKING, LONGEST_PARKING)
+    if seconds > most:
+        return "none", f"a failing message may hold back its key for {most:g} s in all; use fewer attempts or shorter waits"
+    return "native", "the key is parked, others go on"
+
+
+def _ephemeral(seconds: float) -> Judgement:
+    if seconds > EPHEMERAL_WAIT:
+        return "none", f"an ephemeral subscriber's messages wait in the process, {EPHEMERAL_WAIT:g} s at most"
+    return "native", "in the process"
+
+
+def _held(capabilities: Capabilities, seconds: float) -> Judgement:
+    if capabilities.hold is not None and seconds > capabilities.hold:
+        return "none", f"the broker lets a message be held {capabilities.hold:g} s at most"
+    return "native", ""
+
+
+def _crash_guard(capabilities: Capabilities) -> Judgement:
+    if capabilities.delivery_count == "none":
+        return "none", "the broker counts no deliveries: a message that kills its process comes back each time"
+    return capabilities.delivery_count, ""

@@ -1,0 +1,249 @@
+"""Producers write to queues, publishers to topics. Both take one message at a time or many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from unibus.address import Queue, Topic
+from unibus.codec import Encoder
+from unibus.driver import Outbound
+from unibus.errors import BatchError, ConfigurationError, EncodeError, MessageTooLarge, UnsupportedCapability
+from unibus.outcome import seconds
+from unibus.sender import Sender
+
+if TYPE_CHECKING:
+    from unibus.bus import Bus
+    from unibus.session import Session
+
+T = TypeVar("T")
+
+
+class _Writer(Generic[T]):
+    """What a producer and a publisher have in common: encoding, the sender at hand, chunks."""
+
+    def __init__(self, bus: Bus, address: str | Queue | Topic, annotation: Any) -> None:
+        self._bus = bus
+        self._address = address
+        self._encoder = Encoder(annotation)
+        self._session: Session | None = None
+        self._sender: Sender | None = None
+
+    async def _ready(self) -> tuple[Session, Sender]:
+        """The open session and the sender; at first use the address is verified. Raises NotOpen."""
+        session = self._bus.session
+        if session is not self._session or self._sender is None:
+            self._sender = await session.sender_at_first_use(self._address)
+            self._session = session
+        return session, self._sender
+
+    async def _send_many(
+        self, items: Iterable[T] | AsyncIterable[T], make: Callable[[T], Outbound], sender: Sender, size: int
+    ) -> int:
+        flight = _Flight(sender, size)
+        try:
+            if isinstance(items, AsyncIterable):
+                async for item in items:
+                    flight.board(make, item)
+                    if flight.full:
+                        await flight.depart()
+            else:
+                for item in items:
+                    flight.board(make, item)
+                    if flight.full:
+                        await flight.depart()
+        finally:
+            await flight.depart()
+            await flight.land()
+        if flight.errors:
+            raise BatchError(flight.errors, flight.count)
+        return flight.count
+
+
+class _Flight:
+    """Chunks of `send_many`: one is filled while another travels. What cannot be encoded stays behind, named."""
+
+    def __init__(self, sender: Sender, size: int) -> None:
+        self._sender = sender
+        self._size = size
+        self._chunk: list[Outbound] = []
+        self._indices: list[int] = []
+        self._flying: tuple[list[int], asyncio.Future[dict[int, Exception]]] | None = None
+        self.count = 0
+        self.errors: dict[int, Exception] = {}
+
+    @property
+    def full(self) -> bool:
+        return len(self._chunk) >= self._size
+
+    def board(self, make: Callable[[T], Outbound], item: T) -> None:
+        try:
+            self._chunk.append(make(item))
+            self._indices.append(self.count)
+        except (EncodeError, MessageTooLarge) as error:
+            self.errors[self.count] = error
+        self.count += 1
+
+    async def depart(self) -> None:
+        """Send what is filled, and wait for the chunk before it."""
+        if not self._chunk:
+            return
+        future = self._sender.send_chunk(self._chunk)
+        indices, self._chunk, self._indices = self._indices, [], []
+        before, self._flying = self._flying, (indices, future)
+        await self._arrived(before)
+
+    async def land(self) -> None:
+        flying, self._flying = self._flying, None
+        await self._arrived(flying)
+
+    async def _arrived(self, flying: tuple[list[int], asyncio.Future[dict[int, Exception]]] | None) -> None:
+        if flying is not None:
+            indices, future = flying
+            for index, error in (await future).items():
+                self.errors[indices[index]] = error
+
+
+class Producer(_Writer[T]):
+    """Sends to one queue. Made by `Bus.producer`; usable while the bus is open."""
+
+    def __init__(self, bus: Bus, queue: str | Queue, annotation: Any, delay: float) -> None:
+        super().__init__(bus, queue, annotation)
+        self.declared = None if isinstance(queue, str) else queue
+        """The declaration, where it was given as one and not by name alone."""
+        self.delay = delay
+        """The longest delay that this producer said it would ask for, in seconds; 0 if it said none."""
+
+    @property
+    def queue(self) -> str:
+        return self._address if isinstance(self._address, str) else self._address.name
+
+    async def send(
+        self,
+        data: T,
+        *,
+        key: str | None = None,
+        delay: float | timedelta = 0.0,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,  # noqa: A002 - the word that a reader expects
+        correlation_id: str | None = None,
+        priority: int | None = None,
+    ) -> str:
+        """Return the message's id once the broker has confirmed it.
+
+        key: keeps messages of one key in order on an ordered queue; elsewhere a hint. delay:
+        seconds before it can be received. id: default a new time-ordered UUID; give your own to
+        make a repeated send recognisable. correlation_id: default the one being handled.
+        Raises EncodeError, MessageTooLarge, UnsupportedCapability (nothing left), Rejected,
+        DestinationNotFound (not stored), OutcomeUnknown (perhaps stored), NotSent, NotOpen.
+        """
+        session, sender = self._at_hand or await self._ready()
+        wait = seconds(delay) if delay else 0.0
+        if wait:
+            self._check_delay(session, wait)
+        outbound = session.outbound(self._encoder, data, key, headers, id, correlation_id)
+        outbound.delay = wait
+        outbound.priority = priority
+        await sender.send(outbound)
+        return outbound.message_id
+
+    async def send_many(
+        self,
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        key: Callable[[T], str | None] | None = None,
+        delay: float | timedelta = 0.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Send all, in order where that matters; returns how many once all are confirmed.
+
+        At most two batches are in memory. Raises BatchError with indices into `items`, for what
+        cannot be encoded, too: all others are confirmed.
+        """
+        session, sender = await self._ready()
+        wait = seconds(delay)
+        if wait:
+            self._check_delay(session, wait)
+        encoder, make_outbound = self._encoder, session.outbound
+
+        def make(item: T) -> Outbound:
+            outbound = make_outbound(encoder, item, key(item) if key is not None else None, headers, None, None)
+            outbound.delay = wait
+            return outbound
+
+        return await self._send_many(items, make, sender, session.chunk)
+
+    @property
+    def _at_hand(self) -> tuple[Session, Sender] | None:
+        session = self._bus.session
+        return (session, self._sender) if session is self._session and self._sender is not None else None
+
+    def _check_delay(self, session: Session, wait: float) -> None:
+        if wait < 0:
+            raise ConfigurationError(f"delay={wait}: a delay cannot be negative")
+        if self.delay and wait > self.delay:
+            raise UnsupportedCapability(f"delay={wait:g} is over the {self.delay:g} s that the producer of {self.queue} said")
+        delay = session.capabilities.delay
+        if delay.support == "none":
+            raise UnsupportedCapability(f"delay={wait:g}: this broker cannot delay messages")
+        if delay.max is not None and wait > delay.max:
+            raise UnsupportedCapability(f"delay={wait:g}: this broker delays {delay.max:g} s at most")
+        if session.addresses.queue(self._queue_address).ordering == "key":
+            raise UnsupportedCapability(f"delay={wait:g}: queue {self.queue} is ordered, and a delay would break its order")
+
+    @property
+    def _queue_address(self) -> str | Queue:
+        assert not isinstance(self._address, Topic)
+        return self._address
+
+
+class Publisher(_Writer[T]):
+    """Publishes to one topic. Made by `Bus.publisher`; usable while the bus is open."""
+
+    def __init__(self, bus: Bus, topic: Topic, annotation: Any, *, named: bool) -> None:
+        super().__init__(bus, topic, annotation)
+        self.declared = None if named else topic
+        """The declaration, where it was given as one and not by name alone."""
+
+    @property
+    def topic(self) -> str:
+        return self._address if isinstance(self._address, str) else self._address.name
+
+    async def publish(
+        self,
+        data: T,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        id: str | None = None,  # noqa: A002 - the word that a reader expects
+        correlation_id: str | None = None,
+    ) -> str:
+        """Return the message's id once the broker has confirmed it; that nobody subscribes is no error.
+
+        Parameters and errors as for `Producer.send`; publishing has no delay.
+        """
+        session, sender = await self._ready()
+        outbound = session.outbound(self._encoder, data, key, headers, id, correlation_id)
+        outbound.topic = self.topic
+        await sender.send(outbound)
+        return outbound.message_id
+
+    async def publish_many(
+        self,
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        key: Callable[[T], str | None] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """As `Producer.send_many`."""
+        session, sender = await self._ready()
+        topic = self.topic
+
+        def make(item: T) -> Outbound:
+            outbound = session.outbound(self._encoder, item, key(item) if key is not None else None, headers, None, None)
+            outbound.topic = topic
+            return outbound
+
+        return await self._send_many(items, make, sender, session.chunk)

@@ -1,0 +1,72 @@
+"""Adapters are found by the scheme of a URL, through entry points: a third party's stand on the same footing."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unibus.driver import Clock, Connect, Driver, Url
+from unibus.errors import MissingDependency, UnknownScheme
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP = "unibus.adapters"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An installed adapter. error: why it cannot be used, or None."""
+
+    scheme: str
+    distribution: str
+    value: str
+    error: str | None = None
+
+
+def connect(url: Url, clock: Clock) -> Driver:
+    """The driver for a URL, not yet opened. Raises UnknownScheme, MissingDependency, ConfigurationError."""
+    found = _entry_points()
+    entry = found.get(url.scheme)
+    if entry is None:
+        near = difflib.get_close_matches(url.scheme, found, n=1)
+        hint = f" Did you mean {near[0]}://?" if near else ""
+        raise UnknownScheme(
+            f"no adapter for {url.scheme}:// is installed.{hint} Known schemes: {', '.join(sorted(found)) or 'none'}"
+        )
+    driver: Driver = _load(entry)(url, clock)
+    return driver
+
+
+def adapters() -> list[Adapter]:
+    """Every installed adapter, by scheme."""
+    listed = []
+    for scheme, entry in sorted(_entry_points().items()):
+        try:
+            _load(entry)
+            error = None
+        except MissingDependency as missing:
+            error = str(missing)
+        listed.append(Adapter(scheme, entry.dist.name if entry.dist is not None else "?", entry.value, error))
+    return listed
+
+
+def _entry_points() -> dict[str, EntryPoint]:
+    # Imported here: it costs 15 ms, and only a program that connects needs it.
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _load(entry: EntryPoint) -> Connect:
+    try:
+        loaded: Connect = entry.load()
+        return loaded
+    except ImportError as error:
+        extra = entry.module.split(".")[0].removeprefix("unibus_")
+        distribution = entry.dist.name if entry.dist is not None else "unibus"
+        install = f'pip install "unibus[{extra}]"' if distribution == "unibus" else f"pip install {distribution}"
+        raise MissingDependency(
+            f"{entry.name}:// needs a package that is not installed ({error}); install it with: {install}"
+        ) from error

@@ -1,0 +1,275 @@
+"""Sending: calls that are in flight together become batches, with no timer.
+
+The first message goes at the next tick of the loop; what comes while a call is in flight is the
+next batch; a further call starts beside it once `min_messages` wait. An idle sender holds no task.
+
+Keyed messages on an ordered address: two batches in flight could invert a key. There are 1,024 key
+slots, and a slot is in at most one call at a time, the oldest first. When a message fails, those of
+its key that are queued at that moment fail with NotSent; later calls start afresh. So what is
+stored of a key is in the order of the calls, and errors name the holes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+from unibus.driver import Address, Limits, Outbound
+from unibus.errors import BatchError, NotSent, OutcomeUnknown
+
+KEY_SLOTS = 1024
+
+
+class Send(Protocol):
+    """The driver's send, behind whatever must happen at an address's first use."""
+
+    async def __call__(self, address: Address, messages: Sequence[Outbound], /) -> None: ...
+
+
+class _One:
+    """Where the outcome of a single message goes."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self.future = future
+
+    @property
+    def abandoned(self) -> bool:
+        return self.future.done()
+
+    def settle(self, index: int, error: Exception | None) -> None:
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(error)
+            self.future.exception()  # a caller that was cancelled meanwhile will not ask for it
+
+
+class _Chunk:
+    """Where the outcomes of a chunk of `send_many` go: one future for all of them."""
+
+    __slots__ = ("errors", "future", "left")
+
+    def __init__(self, future: asyncio.Future[dict[int, Exception]], left: int) -> None:
+        self.future = future
+        self.left = left
+        self.errors: dict[int, Exception] = {}
+
+    @property
+    def abandoned(self) -> bool:
+        return self.future.done()
+
+    def settle(self, index: int, error: Exception | None) -> None:
+        if error is not None:
+            self.errors[index] = error
+        self.left -= 1
+        if self.left == 0 and not self.future.done():
+            self.future.set_result(self.errors)
+
+
+_Entry: TypeAlias = tuple[Outbound, _One | _Chunk, int]
+
+
+class Sender:
+    """All sends of this process to one address (or to all topics)."""
+
+    def __init__(self, address: Address, limits: Limits, send: Send, *, ordered: bool) -> None:
+        self._address = address
+        self._limits = limits
+        self._send = send
+        self._ordered = ordered
+        self._waiting: deque[_Entry] = deque()
+        self._slots: dict[int, deque[_Entry]] = {}  # oldest first; a slot in flight is not in here
+        self._set_aside: dict[int, deque[_Entry]] = {}  # what came for a slot in flight
+        self._count = 0
+        self._scheduled = False
+        self._calls: dict[asyncio.Task[None], list[_Entry]] = {}
+
+    def send(self, message: Outbound) -> asyncio.Future[None]:
+        """The future is done once the broker has confirmed. Cancelling it before it left unsends it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._add(message, _One(future), 0)
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._start)
+        return future
+
+    def send_chunk(self, messages: Sequence[Outbound]) -> asyncio.Future[dict[int, Exception]]:
+        """Like `send` for several; the future has the errors by index."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[dict[int, Exception]] = loop.create_future()
+        chunk = _Chunk(future, len(messages))
+        if self._ordered:
+            for index, message in enumerate(messages):
+                self._add(message, chunk, index)
+        else:
+            self._waiting.extend([(message, chunk, index) for index, message in enumerate(messages)])
+            self._count += len(messages)
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._start)
+        return future
+
+    async def flush(self) -> None:
+        """Wait until nothing waits and nothing is in flight."""
+        while self._calls or self._count:
+            if self._calls:
+                await asyncio.wait(set(self._calls), return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(0)
+
+    @property
+    def unsent(self) -> int:
+        """Messages that have not been confirmed yet."""
+        return self._count + sum(map(len, self._calls.values()))
+
+    def abort(self) -> None:
+        """Give up what is waiting and in flight: its senders get NotSent and OutcomeUnknown."""
+        entries = [*self._waiting, *(entry for slot in self._slots.values() for entry in slot)]
+        entries += [entry for slot in self._set_aside.values() for entry in slot]
+        self._waiting.clear()
+        self._slots.clear()
+        self._set_aside.clear()
+        self._count = 0
+        for _, outcome, index in entries:
+            outcome.settle(index, NotSent("the bus was closed before the message left; send it again"))
+        for call, batch in self._calls.items():
+            for _, outcome, index in batch:
+                outcome.settle(index, OutcomeUnknown("the bus was closed before the broker answered: it may be stored"))
+            call.cancel()
+
+    # --- queueing ---------------------------------------------------------------------------------
+
+    def _add(self, message: Outbound, outcome: _One | _Chunk, index: int) -> None:
+        self._count += 1
+        entry = (message, outcome, index)
+        if not self._ordered or message.key is None:
+            self._waiting.append(entry)
+            return
+        slot = hash(message.key) % KEY_SLOTS
+        queue = self._set_aside.get(slot)
+        if queue is None:
+            queue = self._slots.setdefault(slot, deque())
+        queue.append(entry)
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._count and (
+            not self._calls or (len(self._calls) < self._limits.calls and self._ready() >= self._limits.min_messages)
+        ):
+            before = self._count
+            batch, slots = self._take()
+            if batch:
+                call = asyncio.get_running_loop().create_task(self._call(batch, slots))
+                self._calls[call] = batch
+                continue
+            self._give_back(slots)  # all that they held was cancelled by its senders
+            if self._count == before:
+                break
+
+    def _ready(self) -> int:
+        """How many wait that a call could take now."""
+        return self._count - sum(map(len, self._set_aside.values())) if self._set_aside else self._count
+
+    def _take(self) -> tuple[list[_Entry], list[int]]:
+        """The next batch within the limits, and the key slots that it takes."""
+        batch: list[_Entry] = []
+        slots: list[int] = []
+        room = self._limits.bytes
+        room = self._fill(batch, self._waiting, room)
+        while self._slots and len(batch) < self._limits.messages:
+            slot = next(iter(self._slots))
+            queue = self._slots.pop(slot)
+            before = len(batch)
+            room = self._fill(batch, queue, room)
+            if len(batch) == before and queue:  # no room left for its first message
+                self._slots = {slot: queue, **self._slots}
+                break
+            slots.append(slot)
+            self._set_aside[slot] = queue
+            if queue:
+                break
+        return batch, slots
+
+    def _fill(self, batch: list[_Entry], queue: deque[_Entry], room: int | None) -> int | None:
+        most = self._limits.messages
+        taken = 0
+        while queue and len(batch) < most:
+            entry = queue[0]
+            if room is not None:
+                size = len(entry[0].body or b"")
+                if size > room and batch:
+                    break
+                room -= size
+            queue.popleft()
+            taken += 1
+            if not entry[1].abandoned:
+                batch.append(entry)
+        self._count -= taken
+        return room
+
+    # --- calling ----------------------------------------------------------------------------------
+
+    async def _call(self, batch: list[_Entry], slots: list[int]) -> None:
+        errors: dict[int, Exception] = {}
+        try:
+            await self._send(self._address, [entry[0] for entry in batch])
+        except BatchError as failed:
+            errors = failed.errors
+        except asyncio.CancelledError as cancelled:
+            unknown = OutcomeUnknown("the call was cut off before the broker answered: the message may be stored")
+            unknown.__cause__ = cancelled
+            errors = dict.fromkeys(range(len(batch)), unknown)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # somebody ends us; `finally` tells the senders
+        except Exception as error:
+            errors = dict.fromkeys(range(len(batch)), error)
+        finally:
+            self._ended(batch, slots, errors)
+
+    def _ended(self, batch: list[_Entry], slots: list[int], errors: dict[int, Exception]) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._calls.pop(task, None)
+        if errors and self._ordered:
+            self._fail_followers({batch[index][0].key for index in errors} - {None})
+        self._give_back(slots)
+        if errors:
+            for position, (_, outcome, index) in enumerate(batch):
+                outcome.settle(index, errors.get(position))
+        else:
+            for _, outcome, index in batch:
+                outcome.settle(index, None)
+        if self._count:
+            self._start()
+
+    def _give_back(self, slots: list[int]) -> None:
+        for slot in slots:
+            queue = self._set_aside.pop(slot, None)
+            if queue:
+                self._slots[slot] = queue
+
+    def _fail_followers(self, keys: set[str | None]) -> None:
+        """What is queued behind a failed message of its key must not overtake it."""
+        for key in keys:
+            slot = hash(key) % KEY_SLOTS
+            queue = self._set_aside.get(slot)
+            if not queue:
+                continue
+            kept: deque[_Entry] = deque()
+            for entry in queue:
+                if entry[0].key == key:
+                    self._count -= 1
+                    entry[1].settle(
+                        entry[2], NotSent(f"an earlier message of key {key!r} failed, so this one did not leave; send it again")
+                    )
+                else:
+                    kept.append(entry)
+            self._set_aside[slot] = kept

@@ -1,0 +1,326 @@
+"""An open bus: the driver, the senders, the stores and the consumers of one run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from typing import Any
+
+from unibus import attributes as names
+from unibus import config, lifespan, negotiation, planning
+from unibus.codec import Encoder
+from unibus.consumer import Consumer
+from unibus.driver import (
+    Address,
+    Capabilities,
+    Clock,
+    Driver,
+    Outbound,
+    Queue,
+    Source,
+    Topic,
+    TopicSubscription,
+    Topology,
+)
+from unibus.errors import ConfigurationError, EncodeError, NotOpen, UnibusError
+from unibus.idempotency.claims import Claims
+from unibus.idempotency.memory import MemoryStore
+from unibus.idempotency.store import IdempotencyStore
+from unibus.ids import Stamps
+from unibus.message import current_message
+from unibus.plan import Plan
+from unibus.router import Registration
+from unibus.sender import Sender
+from unibus.verdicts import check_size
+
+logger = logging.getLogger("unibus")
+
+MAX_CHUNK = 256
+MAX_HEADERS = 64
+MAX_HEADER_VALUE = 4096
+_HEADER_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_RESERVED_HEADERS = ("unibus", "ce_", "ce-", "cloudevents")
+
+
+class Session:
+    """Made by `Bus` when it opens. `declare` says who creates what (DECLARE of the bus)."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        driver: Driver,
+        clock: Clock,
+        settings: config.Settings,
+        registrations: Sequence[Registration],
+        bus: Any,
+        declare: str,
+        default_store: str | IdempotencyStore | None,
+    ) -> None:
+        self.driver = driver
+        self.clock = clock
+        self.name = name
+        self.settings = settings
+        self.addresses = planning.Addresses(settings)
+        self.consumers: list[Consumer] = []
+        self._bus = bus
+        self._declare = declare
+        self._default_store = default_store
+        self._stamps = Stamps(clock)
+        self._senders: dict[Address, Sender] = {}
+        self._topics: Sender | None = None
+        self._known: set[Address] = set()
+        self._stores: dict[int, IdempotencyStore] = {}
+        self._memory_store: MemoryStore | None = None
+        self._claims: list[Claims] = []
+        self._stack = AsyncExitStack()
+        self._executor: ThreadPoolExecutor | None = None
+        self._source = {names.SOURCE: name}
+        self.plans = self._plan(registrations)
+
+    # --- open -------------------------------------------------------------------------------------
+
+    def _plan(self, registrations: Sequence[Registration]) -> list[Plan]:
+        for registration in registrations:
+            if isinstance(registration.source, Queue) and not registration.named:
+                self.addresses.declare(registration.source, registration.where)
+        for writer in (*self._bus.producers, *self._bus.publishers):
+            if writer.declared is not None:
+                self.addresses.declare(writer.declared, f"a producer or publisher of {writer.declared.name!r}")
+        resources = dict.fromkeys(lifespan.yielded_types(self._bus.lifespan), object())
+        plans = []
+        for registration in registrations:
+            planning.refuse_memory_store_among_workers(registration.function, self._default_store)
+            plans.append(planning.plan(registration, self.addresses, self.settings, type(self._bus), resources))
+        return plans
+
+    def requirements(self) -> list[negotiation.Requirement]:
+        asked = [requirement for plan in self.plans for requirement in negotiation.of_consumer(plan)]
+        for producer in self._bus.producers:
+            queue = self.addresses.queue(producer.queue)
+            asked += negotiation.of_producer(queue.name, producer.delay, queue.ordering == "key")
+        return asked
+
+    async def open(self) -> None:
+        """Connect, compare what is asked with what is there, then create or verify."""
+        await self.driver.open()
+        verdicts = negotiation.judge(self.requirements(), self.capabilities)
+        negotiation.refuse_unsupported(verdicts)
+        for plan in self.plans:
+            own = [v for v in verdicts if v.subject.startswith(f"{plan.name} (")]
+            logger.info("%s: %s", plan.name, ", ".join(f"{verdict.asks}: {verdict.support}" for verdict in own))
+        create: dict[Source | Topic, None] = {}
+        for plan in self.plans:
+            create[plan.source] = None
+            if plan.dead_letters is not None:
+                create[plan.dead_letters] = None
+        verify = dict.fromkeys(self.addresses.queue(producer.queue) for producer in self._bus.producers)
+        await self._declare_all(list(create), [queue for queue in verify if queue not in create])
+
+    async def _declare_all(self, create: list[Source | Topic], verify: list[Queue]) -> None:
+        if self._declare == "none":
+            return
+        # An ephemeral subscription exists while it is subscribed: there is nothing to declare.
+        lasting = [address for address in create if not isinstance(address, TopicSubscription) or address.group is not None]
+        if self._declare == "create":
+            await self.driver.declare(Topology(create=tuple(lasting), verify=tuple(verify)))
+        else:
+            await self.driver.declare(Topology(verify=(*lasting, *verify)))
+        self._known.update(lasting, verify)
+
+    async def declare_source(self, plan: Plan) -> None:
+        """What a pull needs, unless it is known already."""
+        verdicts = negotiation.judge(negotiation.of_consumer(plan), self.capabilities)
+        negotiation.refuse_unsupported([verdict for verdict in verdicts if not verdict.asks.startswith("retries")])
+        wanted = [plan.source] if plan.dead_letters is None else [plan.source, plan.dead_letters]
+        await self._declare_all([address for address in wanted if address not in self._known], [])
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.driver.capabilities
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    @property
+    def chunk(self) -> int:
+        """How many messages `send_many` puts into one call."""
+        return min(self.capabilities.send.messages, MAX_CHUNK)
+
+    async def sender_at_first_use(self, address: str | Queue | Topic) -> Sender:
+        if isinstance(address, Topic):
+            topic = self.addresses.topic(address.name)
+            if topic not in self._known and self._declare != "none":
+                await self.driver.declare(Topology(create=(topic,)))
+                self._known.add(topic)
+            return self._topic_sender()
+        queue = self.addresses.queue(address)
+        if queue not in self._known and self._declare != "none":
+            await self.driver.declare(Topology(verify=(queue,)))
+            self._known.add(queue)
+        return self.sender_for(queue)
+
+    def sender_for(self, address: Source) -> Sender:
+        """One sender for each queue, and for each group that is re-sent to."""
+        sender = self._senders.get(address)
+        if sender is None:
+            ordered = address.ordering == "key"
+            sender = self._senders[address] = Sender(address, self.capabilities.send, self.driver.send, ordered=ordered)
+        return sender
+
+    def _topic_sender(self) -> Sender:
+        """One for all topics. Keyed messages keep their order: a group may want it that we do not know of."""
+        if self._topics is None:
+            self._topics = Sender(Topic("topics"), self.capabilities.send, self._publish, ordered=True)
+        return self._topics
+
+    async def _publish(self, address: Address, messages: Sequence[Outbound]) -> None:
+        await self.driver.send(self.addresses.topic(messages[0].topic or ""), messages)
+
+    def outbound(
+        self,
+        encoder: Encoder,
+        data: Any,
+        key: str | None,
+        headers: Mapping[str, str] | None,
+        message_id: str | None,
+        correlation_id: str | None,
+    ) -> Outbound:
+        """A message ready to leave. Raises EncodeError and MessageTooLarge, before anything is queued."""
+        body, described = encoder.encode(data)
+        stamps = self._stamps
+        fresh_id = stamps.next_id()
+        attributes = self._source | described
+        attributes[names.TIME] = stamps.time
+        current = current_message.get()
+        if current is not None:
+            attributes[names.CORRELATION_ID] = correlation_id or current.correlation_id
+            attributes[names.CAUSATION_ID] = current.delivery.message_id
+            if (trace := current.delivery.attributes.get(names.TRACE_PARENT)) is not None:
+                attributes[names.TRACE_PARENT] = trace
+        elif correlation_id is not None:
+            attributes[names.CORRELATION_ID] = correlation_id
+        outbound = Outbound(
+            body, attributes, _NO_HEADERS if not headers else _checked(headers), key, message_id or fresh_id
+        )
+        limit = self.driver.capabilities.max_body
+        if limit is not None:
+            check_size(outbound, limit, with_metadata=self.capabilities.body_limit_counts_metadata)
+        return outbound
+
+    # --- consuming --------------------------------------------------------------------------------
+
+    async def start_consumers(self) -> None:
+        """Open the lifespan, fold the handlers, subscribe."""
+        if self.consumers:
+            raise ConfigurationError("this bus is consuming already; one `consuming()` or `run()` at a time is enough")
+        self._executor = ThreadPoolExecutor(
+            max_workers=max(1, sum(plan.concurrency for plan in self.plans if not plan.signature.asynchronous)),
+            thread_name_prefix="unibus handler",
+        )
+        injected = await lifespan.enter(self._bus.lifespan, self._bus, self._stack)
+        injected[type(self._bus)] = self._bus
+        for plan in self.plans:
+            folded = planning.fold(
+                plan,
+                self.settings,
+                injected=injected,
+                executor=self._executor,
+                clock=self.clock,
+                open_claims=self._open_claims,
+                middleware=self._bus.batch_middleware if plan.signature.batch else self._bus.middleware,
+            )
+            self.consumers.append(Consumer(plan, folded, self))
+        for store in self._stores.values():
+            await store.open()
+        for consumer in self.consumers:
+            await consumer.start()
+
+    def _open_claims(self, store: str | IdempotencyStore | None, lease: float, ttl: float) -> Claims:
+        """The claims of one handler on its store; handlers that name one store share it."""
+        chosen = store if store is not None else self._default_store
+        if chosen is None:
+            raise ConfigurationError(
+                '@idempotent has no store: give it one (store="memory" for a single process), or set it on the Bus'
+            )
+        if chosen == "memory":
+            if self._memory_store is None:
+                self._memory_store = MemoryStore(self.clock)
+            chosen = self._memory_store
+        if isinstance(chosen, str):
+            raise ConfigurationError(f'@idempotent: no store for {chosen.split(":", 1)[0]!r} is known; there is "memory"')
+        self._stores[id(chosen)] = chosen
+        owner = f"{socket.gethostname()}:{os.getpid()}:{self._stamps.next_id()}"
+        claims = Claims(chosen, self.clock, owner, lease, ttl)
+        self._claims.append(claims)
+        return claims
+
+    async def stop_consumers(self, until: asyncio.Future[None]) -> bool:
+        """Drain all at once; returns whether every handler ended by itself."""
+        clean = True
+        for ended in await asyncio.gather(*[consumer.stop(until) for consumer in self.consumers], return_exceptions=True):
+            if isinstance(ended, BaseException):
+                logger.error("a consumer could not stop cleanly", exc_info=ended)
+                clean = False
+            else:
+                clean = clean and ended
+        for claims in self._claims:
+            await claims.close()
+        for store in self._stores.values():
+            await store.close()
+        await self._stack.aclose()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+        self._claims.clear()
+        self._stores.clear()
+        self.consumers = []
+        return clean
+
+    # --- close ------------------------------------------------------------------------------------
+
+    async def close(self, until: asyncio.Future[None]) -> None:
+        """Flush what is being sent, then disconnect. What is unconfirmed by then is reported."""
+        senders = [*self._senders.values(), *([self._topics] if self._topics is not None else [])]
+        if any(sender.unsent for sender in senders):
+            flushing = asyncio.ensure_future(asyncio.gather(*[sender.flush() for sender in senders]))
+            await asyncio.wait((flushing, until), return_when=asyncio.FIRST_COMPLETED)
+            flushing.cancel()
+        unsent = sum(sender.unsent for sender in senders)
+        if unsent:
+            logger.error("%d messages were not confirmed when the bus closed", unsent)
+        for sender in senders:
+            sender.abort()
+        try:
+            await self.driver.close()
+        except UnibusError as error:
+            logger.warning("the driver could not be closed cleanly: %s", error)
+
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+def _checked(headers: Mapping[str, str]) -> dict[str, str]:
+    """What every broker can carry. Raises EncodeError that names the header."""
+    if len(headers) > MAX_HEADERS:
+        raise EncodeError(f"{len(headers)} headers; at most {MAX_HEADERS} travel everywhere")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise EncodeError(f"header name {name!r}: use up to 128 of A-Z a-z 0-9 . _ -")
+        if name.lower().startswith(_RESERVED_HEADERS):
+            raise EncodeError(f"header name {name!r} is kept for unibus and CloudEvents; choose another")
+        if not isinstance(value, str):
+            raise EncodeError(f"header {name!r} is a {type(value).__name__}; header values are str")
+        if len(value.encode(errors="surrogatepass")) > MAX_HEADER_VALUE:
+            raise EncodeError(f"header {name!r} is longer than {MAX_HEADER_VALUE} bytes; put it into the payload")
+        if not value.isprintable() and any(char in value for char in "\r\n\0"):
+            raise EncodeError(f"header {name!r} has a line break or NUL in it")
+    return dict(headers)
+
+
+def not_open(state: str) -> NotOpen:
+    return NotOpen(f"the bus is {state}; use it inside `async with bus:` (to send) or `async with bus.consuming():`")

@@ -1,0 +1,119 @@
+"""Settling: outcomes of one subscription, coalesced like sends. Handlers never wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from unibus.driver import Clock, Delivery, Limits, Outcome, Subscription
+from unibus.errors import DriverError, SettlementLost
+
+logger = logging.getLogger("unibus.consumer")
+
+TRIES = 5
+"""A settlement that fails for a passing reason is tried so often; then the broker delivers again."""
+
+
+class Settler:
+    """`settled(deliveries, lost)` is told when deliveries are off our hands; `lost` of them will come again."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        limits: Limits,
+        clock: Clock,
+        settled: Callable[[Sequence[Delivery], int], None],
+    ) -> None:
+        self._subscription = subscription
+        self._limits = limits
+        self._clock = clock
+        self._settled = settled
+        self.acks: list[Delivery] = []
+        """Add to it and call `schedule` unless `scheduled`: the way of nearly every message."""
+        self.scheduled = False
+        self._others: list[tuple[Delivery, Outcome]] = []
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def ack(self, delivery: Delivery) -> None:
+        self.acks.append(delivery)
+        if not self.scheduled:
+            self.schedule()
+
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        if outcome is Outcome.ACK:
+            self.acks.extend(deliveries)
+        else:
+            self._others.extend([(delivery, outcome) for delivery in deliveries])
+        if not self.scheduled:
+            self.schedule()
+
+    def schedule(self) -> None:
+        self.scheduled = True
+        asyncio.get_running_loop().call_soon(self._start)
+
+    async def flush(self) -> None:
+        while self._calls or self.acks or self._others:
+            if self._calls:
+                await asyncio.wait(set(self._calls), return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(0)
+
+    def abort(self) -> None:
+        """Settle nothing more."""
+        self.acks.clear()
+        self._others.clear()
+        for call in self._calls:
+            call.cancel()
+
+    def _start(self) -> None:
+        """Calls for what waits, as many as may be in flight; `_ended` goes on with the rest."""
+        self.scheduled = False
+        while len(self._calls) < self._limits.calls and (self.acks or self._others):
+            batch, outcome = self._take()
+            call = asyncio.get_running_loop().create_task(self._call(batch, outcome))
+            self._calls.add(call)
+            call.add_done_callback(self._ended)
+
+    def _take(self) -> tuple[list[Delivery], Outcome]:
+        most = self._limits.messages
+        if self.acks:
+            if len(self.acks) <= most:
+                batch = self.acks[:]
+                self.acks.clear()
+            else:
+                batch = self.acks[:most]
+                del self.acks[:most]
+            return batch, Outcome.ACK
+        outcome = self._others[0][1]
+        batch = [delivery for delivery, other in self._others if other is outcome][:most]
+        taken = set(batch)
+        self._others = [pair for pair in self._others if pair[0] not in taken]
+        return batch, outcome
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not self.scheduled and (self.acks or self._others):
+            self._start()
+
+    async def _call(self, batch: list[Delivery], outcome: Outcome) -> None:
+        for attempt in range(1, TRIES + 1):
+            try:
+                await self._subscription.settle(batch, outcome)
+            except SettlementLost as error:
+                logger.debug("%s", error)
+                self._settled(batch, error.count)
+                return
+            except DriverError as error:
+                if not error.retryable or attempt == TRIES:
+                    logger.warning("%d deliveries could not be settled and will come again: %s", len(batch), error)
+                    self._settled(batch, len(batch))
+                    return
+            except Exception:
+                logger.exception("the driver failed to settle %d deliveries; they will come again", len(batch))
+                self._settled(batch, len(batch))
+                return
+            else:
+                self._settled(batch, 0)
+                return
+            await self._clock.sleep(min(0.1 * 2**attempt, 2.0))

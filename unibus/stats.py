@@ -1,0 +1,34 @@
+"""What a consumer counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class ConsumerStats:
+    """Counts since the consumer started. All of them are messages unless they say otherwise.
+
+    handled: handler runs that succeeded. skipped: duplicates that `idempotent` passed over.
+    retried: failed attempts that will be run again. dead_lettered: confirmed in the dead letters.
+    dropped: settled without a record. given_back: returned to the broker unhandled. lost: taken
+    away while we held them. settlements_lost: handled, but the broker will deliver them again.
+    send_failures: re-sends or dead letters that failed and are tried again. unmatched: no longer
+    under the group's patterns, acked. suspects: re-sent to be handled alone. gaps: events that say
+    that messages may have been missed. lane_restarts: lanes that ended by themselves.
+    """
+
+    received: int = 0
+    handled: int = 0
+    skipped: int = 0
+    retried: int = 0
+    dead_lettered: int = 0
+    dropped: int = 0
+    given_back: int = 0
+    lost: int = 0
+    settlements_lost: int = 0
+    send_failures: int = 0
+    unmatched: int = 0
+    suspects: int = 0
+    gaps: int = 0
+    lane_restarts: int = 0

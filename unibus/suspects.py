@@ -1,0 +1,105 @@
+"""Messages that may have taken their process down.
+
+A handler that kills its process raises the broker's count of everything that was prefetched, so a
+high count convicts nobody. It makes a *suspect*: re-sent to its own consumer with a mark, so that
+its count starts again, and handled with nothing beside it. Only a marked message's count is
+evidence: at its third delivery it is a dead letter before the handler runs.
+
+On an ordered address nothing can be re-sent. There the first fetch takes one message, and goes on
+one at a time for as long as they are suspects; each crash then counts for the head alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unibus import attributes as names
+from unibus.driver import Delivery
+from unibus.errors import Crashed
+from unibus.outcome import Reject
+
+if TYPE_CHECKING:
+    from unibus.consumer import Consumer
+
+SUSPECT_AT = 3
+"""Deliveries that make a suspect; of a marked message, a conviction."""
+CONVICT_IN_PLACE_AT = 6
+"""Deliveries that convict on an ordered address: three beside others, three alone."""
+
+
+class Suspects:
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        counted = consumer.bus.capabilities.delivery_count != "none"
+        self.single_only = counted and consumer.plan.ordered
+
+    def any(self, batch: Sequence[Delivery]) -> bool:
+        """Whether the batch needs `sort`: nearly never."""
+        if self.single_only:
+            return True
+        return any((d.deliveries is not None and d.deliveries >= SUSPECT_AT) or names.ALONE in d.attributes for d in batch)
+
+    async def sort(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Deal with suspects; returns once they are off our hands, with those that may be handled as usual."""
+        consumer = self._consumer
+        if consumer.plan.ordered:
+            return await self._in_place(batch)
+        if not consumer.plan.resendable:
+            return batch
+        marked = [delivery for delivery in batch if names.ALONE in delivery.attributes]
+        suspects = [d for d in batch if (d.deliveries or 0) >= SUSPECT_AT and names.ALONE not in d.attributes]
+        odd = {*marked, *suspects}
+        plain = [delivery for delivery in batch if delivery not in odd]
+        if suspects:
+            await asyncio.gather(*[consumer.verdicts.resend_alone(delivery) for delivery in suspects])
+        convicted = [delivery for delivery in marked if (delivery.deliveries or 0) >= SUSPECT_AT]
+        for delivery in convicted:
+            await self._convict(delivery)
+        waiting = [delivery for delivery in marked if delivery not in set(convicted)]
+        if not waiting:
+            return plain
+        first, *rest = waiting
+        if rest:
+            await asyncio.gather(*[consumer.verdicts.resend_alone(delivery) for delivery in rest])
+        consumer.give_back(plain)
+        await self._alone(first)
+        return []
+
+    async def _alone(self, delivery: Delivery) -> None:
+        """Handle it with nothing else in our hands: give back what has not started, wait for what has."""
+        consumer = self._consumer
+        others = {other for other in consumer.held if other is not delivery}
+        consumer.give_back(consumer.withdraw(others))
+        running = any(lane.held for lane in consumer.lanes)
+        if running and (delivery.deliveries or 0) > 1:
+            # A crash of those that run now would count against it: it must start afresh.
+            await consumer.verdicts.resend_alone(delivery)
+            return
+        while set(consumer.held) - {delivery}:
+            # What a lane parks now (a retry, a claim) would stay in our hands: it goes back, too.
+            consumer.give_back(consumer.withdraw({other for other in consumer.held if other is not delivery}))
+            await consumer.change()
+        if delivery not in consumer.held:
+            return
+        consumer.admit([delivery])
+        while delivery in consumer.held:
+            await consumer.change()
+
+    async def _in_place(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        suspect = any((delivery.deliveries or 0) >= SUSPECT_AT for delivery in batch)
+        alone = self.single_only
+        self.single_only = suspect
+        if not (alone and suspect):
+            return batch
+        (delivery,) = batch
+        if (delivery.deliveries or 0) >= CONVICT_IN_PLACE_AT:
+            await self._convict(delivery)
+            return []
+        return batch
+
+    async def _convict(self, delivery: Delivery) -> None:
+        count = delivery.deliveries
+        crashed = Crashed(f"the process died with this message in hand; this is its delivery {count}")
+        await self._consumer.verdicts.carry_out(delivery, None, Reject(f"Crashed: {crashed}", crashed))
