@@ -283,16 +283,23 @@ class Session:
 
     # --- close ------------------------------------------------------------------------------------
 
+    @property
+    def unsent(self) -> int:
+        """Messages that are being sent and are not confirmed yet."""
+        return sum(sender.unsent for sender in self._all_senders())
+
+    def _all_senders(self) -> list[Sender]:
+        return [*self._senders.values(), *([self._topics] if self._topics is not None else [])]
+
     async def close(self, until: asyncio.Future[None]) -> None:
         """Flush what is being sent, then disconnect. What is unconfirmed by then is reported."""
-        senders = [*self._senders.values(), *([self._topics] if self._topics is not None else [])]
+        senders = self._all_senders()
         if any(sender.unsent for sender in senders):
             flushing = asyncio.ensure_future(asyncio.gather(*[sender.flush() for sender in senders]))
             await asyncio.wait((flushing, until), return_when=asyncio.FIRST_COMPLETED)
             flushing.cancel()
-        unsent = sum(sender.unsent for sender in senders)
-        if unsent:
-            logger.error("%d messages were not confirmed when the bus closed", unsent)
+        if self.unsent:
+            logger.error("%d messages were not confirmed when the bus closed", self.unsent)
         for sender in senders:
             sender.abort()
         try:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import PurePath
 
 from unibus import ConfigurationError
 from unibus.cli.supervisor import Supervisor
@@ -50,4 +51,4 @@ async def _changes(folder: str) -> AsyncIterator[str]:
         raise ConfigurationError('--reload needs watchfiles; install it with: pip install "unibus[cli]"') from error
     # unibus.toml and pyproject.toml configure the bus, so that they count as its source.
     async for changes in awatch(folder, watch_filter=PythonFilter(extra_extensions=(".toml",))):
-        yield os.path.relpath(min(path for _, path in changes), folder)
+        yield str(PurePath(min(path for _, path in changes)).relative_to(folder))

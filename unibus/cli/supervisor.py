@@ -164,7 +164,9 @@ class Supervisor:
 
     def _on_signal(self, number: signal.Signals) -> None:
         self._signals += 1
-        log.info("%s: %s", number.name, ("finishing what is in hand", "letting go", "killing")[min(self._signals, 3) - 1])
+        log.info(
+            "%s: %s", number.name, ("finishing what is in hand", "letting go", "killing")[min(self._signals, 3) - 1]
+        )
         self._stopping = True
         self._pass_on(number if self._signals <= _SIGNALS_PASSED_ON else signal.SIGKILL)
 

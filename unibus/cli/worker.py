@@ -43,7 +43,7 @@ class Work:
 
 def configure_logging(level: str) -> None:
     """For programs that configure nothing themselves: what has handlers already is left alone."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(message)s")
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s [%(process)d] %(name)s: %(message)s")
 
 
 def serve(work: Work, on_ready: Callable[[], None] | None = None) -> bool:
