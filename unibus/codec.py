@@ -9,6 +9,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias, Union, get_args, get_origin
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -110,20 +111,29 @@ def _members(annotation: Any) -> list[type]:
 class Encoder:
     """Payloads of one producer to bytes. With a type every payload is validated before it leaves."""
 
-    __slots__ = ("_adapter", "_names", "_title", "_type")
+    __slots__ = ("_dump", "_names", "_title", "_type", "_validate")
 
     def __init__(self, annotation: Any = None) -> None:
         self._type = annotation
         self._title = getattr(annotation, "__name__", str(annotation))
-        self._adapter = (
-            None if annotation is None or annotation is bytes else adapter_for(annotation, f"producer of {self._title}")
-        )
+        self._validate: Callable[[Any], Any] | None = None
+        self._dump: Callable[[Any], bytes] = _dump_anything
+        if annotation is not None and annotation is not bytes:
+            adapter = adapter_for(annotation, f"producer of {self._title}")
+            # By alias and without computed fields, so that what is written validates again.
+            dump = partial(adapter.serializer.to_json, by_alias=True, round_trip=True, warnings="error")
+            self._validate, self._dump = adapter.validator.validate_python, dump
         self._names: dict[type, dict[str, str]] = {}
 
     def encode(self, data: Any) -> tuple[bytes | None, dict[str, str]]:
         """The body, and the attributes that describe it (shared: copy before adding to them)."""
-        if self._adapter is not None:
-            data = self._validated(data)
+        if self._validate is not None:
+            try:
+                data = self._validate(data)
+            except ValidationError as error:
+                raise EncodeError(
+                    f"a payload of type {type(data).__name__} does not fit the producer's type {self._title}: {_problems(error)}"
+                ) from error
         elif self._type is bytes and not isinstance(data, bytes):
             raise EncodeError(f"the producer sends bytes, not {type(data).__name__}")
         if data is None:
@@ -134,23 +144,12 @@ class Encoder:
         if described is None:
             described = self._names[type(data)] = _describe(type(data))
         try:
-            # By alias and without computed fields, so that what is written validates again.
-            if self._adapter is not None:
-                body = self._adapter.dump_json(data, by_alias=True, round_trip=True, warnings="error")
-            else:
-                body = to_json(data, by_alias=True, round_trip=True)
+            return self._dump(data), described
         except (PydanticSerializationError, ValueError) as error:
             raise EncodeError(f"a payload of type {type(data).__name__} cannot be written as JSON: {error}") from error
-        return body, described
 
-    def _validated(self, data: Any) -> Any:
-        assert self._adapter is not None
-        try:
-            return self._adapter.validator.validate_python(data)
-        except ValidationError as error:
-            raise EncodeError(
-                f"a payload of type {type(data).__name__} does not fit the producer's type {self._title}: {_problems(error)}"
-            ) from error
+
+_dump_anything = partial(to_json, by_alias=True, round_trip=True)
 
 
 def _describe(cls: type) -> dict[str, str]:

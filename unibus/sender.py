@@ -1,7 +1,8 @@
 """Sending: calls that are in flight together become batches, with no timer.
 
-The first message goes at the next tick of the loop; what comes while a call is in flight is the
-next batch; a further call starts beside it once `min_messages` wait. An idle sender holds no task.
+The first message goes at the next tick of the loop, with all that came by then; what comes while a
+call is in flight is the next batch; a further call starts beside it once `min_messages` wait. An
+idle sender holds no task.
 
 Keyed messages on an ordered address: two batches in flight could invert a key. There are 1,024 key
 slots, and a slot is in at most one call at a time, the oldest first. When a message fails, those of
@@ -23,7 +24,7 @@ KEY_SLOTS = 1024
 
 
 class Send(Protocol):
-    """The driver's send, behind whatever must happen at an address's first use."""
+    """The driver's send, or what stands in for it."""
 
     async def __call__(self, address: Address, messages: Sequence[Outbound], /) -> None: ...
 
@@ -36,11 +37,7 @@ class _One:
     def __init__(self, future: asyncio.Future[None]) -> None:
         self.future = future
 
-    @property
-    def abandoned(self) -> bool:
-        return self.future.done()
-
-    def settle(self, index: int, error: Exception | None) -> None:
+    def settle(self, index: int, error: Exception | None) -> None:  # noqa: ARG002 - a chunk needs it
         if self.future.done():
             return
         if error is None:
@@ -60,10 +57,6 @@ class _Chunk:
         self.left = left
         self.errors: dict[int, Exception] = {}
 
-    @property
-    def abandoned(self) -> bool:
-        return self.future.done()
-
     def settle(self, index: int, error: Exception | None) -> None:
         if error is not None:
             self.errors[index] = error
@@ -73,6 +66,16 @@ class _Chunk:
 
 
 _Entry: TypeAlias = tuple[Outbound, _One | _Chunk, int]
+
+
+class _Batch:
+    """What one call takes: its entries, and the key slots that it keeps to itself until it ends."""
+
+    __slots__ = ("entries", "slots")
+
+    def __init__(self) -> None:
+        self.entries: list[_Entry] = []
+        self.slots: list[int] = []
 
 
 class Sender:
@@ -87,23 +90,20 @@ class Sender:
         self._slots: dict[int, deque[_Entry]] = {}  # oldest first; a slot in flight is not in here
         self._set_aside: dict[int, deque[_Entry]] = {}  # what came for a slot in flight
         self._count = 0
-        self._scheduled = False
-        self._calls: dict[asyncio.Task[None], list[_Entry]] = {}
+        self._starting = False
+        self._calls: dict[asyncio.Task[None], _Batch] = {}
 
     def send(self, message: Outbound) -> asyncio.Future[None]:
         """The future is done once the broker has confirmed. Cancelling it before it left unsends it."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._add(message, _One(future), 0)
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._start)
+        if not self._starting:
+            self._start()
         return future
 
     def send_chunk(self, messages: Sequence[Outbound]) -> asyncio.Future[dict[int, Exception]]:
         """Like `send` for several; the future has the errors by index."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[dict[int, Exception]] = loop.create_future()
+        future: asyncio.Future[dict[int, Exception]] = asyncio.get_running_loop().create_future()
         chunk = _Chunk(future, len(messages))
         if self._ordered:
             for index, message in enumerate(messages):
@@ -111,23 +111,19 @@ class Sender:
         else:
             self._waiting.extend([(message, chunk, index) for index, message in enumerate(messages)])
             self._count += len(messages)
-        if not self._scheduled:
-            self._scheduled = True
-            loop.call_soon(self._start)
+        if not self._starting:
+            self._start()
         return future
 
     async def flush(self) -> None:
         """Wait until nothing waits and nothing is in flight."""
-        while self._calls or self._count:
-            if self._calls:
-                await asyncio.wait(set(self._calls), return_when=asyncio.FIRST_COMPLETED)
-            else:
-                await asyncio.sleep(0)
+        while self._calls:
+            await asyncio.wait(set(self._calls), return_when=asyncio.FIRST_COMPLETED)
 
     @property
     def unsent(self) -> int:
         """Messages that have not been confirmed yet."""
-        return self._count + sum(map(len, self._calls.values()))
+        return self._count + sum(len(batch.entries) for batch in self._calls.values())
 
     def abort(self) -> None:
         """Give up what is waiting and in flight: its senders get NotSent and OutcomeUnknown."""
@@ -140,7 +136,7 @@ class Sender:
         for _, outcome, index in entries:
             outcome.settle(index, NotSent("the bus was closed before the message left; send it again"))
         for call, batch in self._calls.items():
-            for _, outcome, index in batch:
+            for _, outcome, index in batch.entries:
                 outcome.settle(index, OutcomeUnknown("the bus was closed before the broker answered: it may be stored"))
             call.cancel()
 
@@ -148,113 +144,119 @@ class Sender:
 
     def _add(self, message: Outbound, outcome: _One | _Chunk, index: int) -> None:
         self._count += 1
-        entry = (message, outcome, index)
         if not self._ordered or message.key is None:
-            self._waiting.append(entry)
+            self._waiting.append((message, outcome, index))
             return
         slot = hash(message.key) % KEY_SLOTS
         queue = self._set_aside.get(slot)
         if queue is None:
             queue = self._slots.setdefault(slot, deque())
-        queue.append(entry)
+        queue.append((message, outcome, index))
 
     def _start(self) -> None:
-        self._scheduled = False
-        while self._count and (
-            not self._calls or (len(self._calls) < self._limits.calls and self._ready() >= self._limits.min_messages)
-        ):
-            before = self._count
-            batch, slots = self._take()
-            if batch:
-                call = asyncio.get_running_loop().create_task(self._call(batch, slots))
-                self._calls[call] = batch
-                continue
-            self._give_back(slots)  # all that they held was cancelled by its senders
-            if self._count == before:
-                break
+        """Another call, if one may start now. It takes its batch at the next tick, when all callers have added theirs."""
+        if self._calls and (len(self._calls) >= self._limits.calls or self._ready() < self._limits.min_messages):
+            return
+        self._starting = True
+        self._calls[asyncio.get_running_loop().create_task(self._work())] = _Batch()
 
     def _ready(self) -> int:
         """How many wait that a call could take now."""
         return self._count - sum(map(len, self._set_aside.values())) if self._set_aside else self._count
 
-    def _take(self) -> tuple[list[_Entry], list[int]]:
-        """The next batch within the limits, and the key slots that it takes."""
-        batch: list[_Entry] = []
-        slots: list[int] = []
-        room = self._limits.bytes
-        room = self._fill(batch, self._waiting, room)
-        while self._slots and len(batch) < self._limits.messages:
+    def _take(self, batch: _Batch) -> None:
+        """Fill the batch within the limits; slots that it takes from are set aside until it ends."""
+        room = self._fill(batch.entries, self._waiting, self._limits.bytes)
+        while self._slots and len(batch.entries) < self._limits.messages:
             slot = next(iter(self._slots))
             queue = self._slots.pop(slot)
-            before = len(batch)
-            room = self._fill(batch, queue, room)
-            if len(batch) == before and queue:  # no room left for its first message
+            waited, taken = len(queue), len(batch.entries)
+            room = self._fill(batch.entries, queue, room)
+            if len(queue) == waited:  # no room left for its first message: it stays the oldest
                 self._slots = {slot: queue, **self._slots}
-                break
-            slots.append(slot)
+                return
+            if len(batch.entries) == taken and not queue:
+                continue  # its senders have all given up
+            batch.slots.append(slot)
             self._set_aside[slot] = queue
             if queue:
-                break
-        return batch, slots
+                return
 
-    def _fill(self, batch: list[_Entry], queue: deque[_Entry], room: int | None) -> int | None:
+    def _fill(self, entries: list[_Entry], queue: deque[_Entry], room: int | None) -> int | None:
+        """Move entries over, less those whose senders gave up; returns the bytes that are left."""
         most = self._limits.messages
-        taken = 0
-        while queue and len(batch) < most:
-            entry = queue[0]
-            if room is not None:
-                size = len(entry[0].body or b"")
-                if size > room and batch:
+        waited = len(queue)
+        if room is None:
+            for _ in range(min(waited, most - len(entries))):
+                entry = queue.popleft()
+                if not entry[1].future.done():
+                    entries.append(entry)
+        else:
+            while queue and len(entries) < most:
+                size = len(queue[0][0].body or b"")
+                if size > room and entries:
                     break
-                room -= size
-            queue.popleft()
-            taken += 1
-            if not entry[1].abandoned:
-                batch.append(entry)
-        self._count -= taken
+                entry = queue.popleft()
+                if not entry[1].future.done():
+                    entries.append(entry)
+                    room -= size
+        self._count -= waited - len(queue)
         return room
 
     # --- calling ----------------------------------------------------------------------------------
 
-    async def _call(self, batch: list[_Entry], slots: list[int]) -> None:
-        errors: dict[int, Exception] = {}
+    async def _work(self) -> None:
+        """One call after another for as long as something waits."""
+        self._starting = False
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            await self._send(self._address, [entry[0] for entry in batch])
+            while self._count:
+                batch = self._calls[task] = _Batch()
+                self._take(batch)
+                if not batch.entries:
+                    self._give_back(batch)
+                    if self._ready() <= 0:
+                        break  # all that waits is behind a call in flight, which goes on with it
+                    continue
+                await self._call(batch)
+        finally:
+            self._calls.pop(task, None)
+
+    async def _call(self, batch: _Batch) -> None:
+        errors: dict[int, Exception] = {}
+        entries = batch.entries
+        try:
+            await self._send(self._address, [entry[0] for entry in entries])
         except BatchError as failed:
             errors = failed.errors
         except asyncio.CancelledError as cancelled:
             unknown = OutcomeUnknown("the call was cut off before the broker answered: the message may be stored")
             unknown.__cause__ = cancelled
-            errors = dict.fromkeys(range(len(batch)), unknown)
+            errors = dict.fromkeys(range(len(entries)), unknown)
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # somebody ends us; `finally` tells the senders
         except Exception as error:
-            errors = dict.fromkeys(range(len(batch)), error)
+            errors = dict.fromkeys(range(len(entries)), error)
         finally:
-            self._ended(batch, slots, errors)
+            if errors and self._ordered:
+                self._fail_followers({entries[index][0].key for index in errors} - {None})
+            self._give_back(batch)
+            batch.entries = []
+            if not errors:
+                for _, outcome, index in entries:
+                    outcome.settle(index, None)
+            else:
+                for position, (_, outcome, index) in enumerate(entries):
+                    outcome.settle(index, errors.get(position))
 
-    def _ended(self, batch: list[_Entry], slots: list[int], errors: dict[int, Exception]) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._calls.pop(task, None)
-        if errors and self._ordered:
-            self._fail_followers({batch[index][0].key for index in errors} - {None})
-        self._give_back(slots)
-        if errors:
-            for position, (_, outcome, index) in enumerate(batch):
-                outcome.settle(index, errors.get(position))
-        else:
-            for _, outcome, index in batch:
-                outcome.settle(index, None)
-        if self._count:
-            self._start()
-
-    def _give_back(self, slots: list[int]) -> None:
-        for slot in slots:
+    def _give_back(self, batch: _Batch) -> None:
+        for slot in batch.slots:
             queue = self._set_aside.pop(slot, None)
             if queue:
                 self._slots[slot] = queue
+        batch.slots = []
 
     def _fail_followers(self, keys: set[str | None]) -> None:
         """What is queued behind a failed message of its key must not overtake it."""
@@ -267,9 +269,8 @@ class Sender:
             for entry in queue:
                 if entry[0].key == key:
                     self._count -= 1
-                    entry[1].settle(
-                        entry[2], NotSent(f"an earlier message of key {key!r} failed, so this one did not leave; send it again")
-                    )
+                    reason = f"an earlier message of key {key!r} failed, so this one did not leave; send it again"
+                    entry[1].settle(entry[2], NotSent(reason))
                 else:
                     kept.append(entry)
             self._set_aside[slot] = kept

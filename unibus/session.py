@@ -81,6 +81,7 @@ class Session:
         self._claims: list[Claims] = []
         self._stack = AsyncExitStack()
         self._executor: ThreadPoolExecutor | None = None
+        self._max_body: int | None = None
         self._source = {names.SOURCE: name}
         self.plans = self._plan(registrations)
 
@@ -110,6 +111,7 @@ class Session:
     async def open(self) -> None:
         """Connect, compare what is asked with what is there, then create or verify."""
         await self.driver.open()
+        self._max_body = self.capabilities.max_body
         verdicts = negotiation.judge(self.requirements(), self.capabilities)
         negotiation.refuse_unsupported(verdicts)
         for plan in self.plans:
@@ -208,9 +210,8 @@ class Session:
         outbound = Outbound(
             body, attributes, _NO_HEADERS if not headers else _checked(headers), key, message_id or fresh_id
         )
-        limit = self.driver.capabilities.max_body
-        if limit is not None:
-            check_size(outbound, limit, with_metadata=self.capabilities.body_limit_counts_metadata)
+        if self._max_body is not None:
+            check_size(outbound, self._max_body, with_metadata=self.capabilities.body_limit_counts_metadata)
         return outbound
 
     # --- consuming --------------------------------------------------------------------------------

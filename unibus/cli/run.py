@@ -12,6 +12,7 @@ from pathlib import PurePath
 from unibus import ConfigurationError
 from unibus.cli.supervisor import Supervisor
 from unibus.cli.worker import EXIT_CLEAN, EXIT_FORCED, Work, configure_logging, serve
+from unibus.errors import MissingDependency
 
 log = logging.getLogger("unibus.cli")
 
@@ -40,15 +41,22 @@ def run_bus(work: Work, *, workers: int | None, reload: bool) -> int:
 def share(work: Work, workers: int) -> list[Work]:
     """The same work for each of them, but a health port of its own."""
     first = work.health_port
-    return [replace(work, health_port=None if first is None else first + number) for number in range(workers)]
+    return [
+        replace(work, workers=workers, health_port=None if first is None else first + number)
+        for number in range(workers)
+    ]
 
 
-async def _changes(folder: str) -> AsyncIterator[str]:
+def _changes(folder: str) -> AsyncIterator[str]:
     """The first of each burst of changed files, seen from the folder."""
     try:
         from watchfiles import PythonFilter, awatch
     except ModuleNotFoundError as error:
-        raise ConfigurationError('--reload needs watchfiles; install it with: pip install "unibus[cli]"') from error
-    # unibus.toml and pyproject.toml configure the bus, so that they count as its source.
-    async for changes in awatch(folder, watch_filter=PythonFilter(extra_extensions=(".toml",))):
-        yield str(PurePath(min(path for _, path in changes)).relative_to(folder))
+        raise MissingDependency('--reload needs watchfiles; install it with: pip install "unibus[cli]"') from error
+
+    async def watch() -> AsyncIterator[str]:
+        # unibus.toml and pyproject.toml configure the bus, so that they count as its source.
+        async for changes in awatch(folder, watch_filter=PythonFilter(extra_extensions=(".toml",))):
+            yield str(PurePath(min(path for _, path in changes)).relative_to(folder))
+
+    return watch()

@@ -36,7 +36,6 @@ class Slot:
         self.words: Connection | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.ready = False
-        self.refused = False
         self.reloading = False
 
     @property
@@ -90,7 +89,7 @@ class Supervisor:
 
     def _start(self, slot: Slot) -> None:
         slot.timer = None
-        slot.ready = slot.refused = slot.reloading = False
+        slot.ready = slot.reloading = False
         slot.words, words = _context.Pipe(duplex=False)
         slot.process = _context.Process(
             target=work_under_supervision, args=(slot.work, words), name=slot.name.replace(" ", "-")
@@ -113,9 +112,10 @@ class Supervisor:
         if what == "ready":
             slot.ready = True
             log.info("%s (pid %s) is ready", slot.name, slot.process.pid if slot.process else "?")
-        else:
-            slot.refused = what == "refused"
+        elif not self._stopping:
             log.error("%s could not start: %s", slot.name, why)
+            if what == "refused" and self._changes is None:
+                self._stop(EXIT_REFUSED)
 
     def _stop_hearing(self, slot: Slot) -> None:
         if slot.words is not None:
@@ -140,15 +140,12 @@ class Supervisor:
             self._start(slot)
         elif self._changes is not None:
             log.warning("%s ended (%s); it starts again at the next change", slot.name, _ending(code))
-        elif slot.refused:
-            self._stop(EXIT_REFUSED)
         else:
             self._on_death(slot, code)
 
     def _on_stopped(self, slot: Slot, code: int) -> None:
-        # Before it was ready it had no handler for the signal, and nothing in hand.
-        clean = code == EXIT_CLEAN or (not slot.ready and -code in _SIGNALS)
-        if not clean:
+        # Before it was ready it had nothing in hand, and perhaps no handler for the signal yet.
+        if code != EXIT_CLEAN and slot.ready:
             log.warning("%s did not finish what it had (%s)", slot.name, _ending(code))
             self._code = self._code or EXIT_FORCED
         self._end_if_empty()
@@ -193,16 +190,23 @@ class Supervisor:
             self._ended.set()
 
     async def _watch(self, changes: AsyncIterable[str]) -> None:
-        async for change in changes:
-            if self._stopping:
-                return
-            log.info("%s changed: starting again", change)
-            for slot in self._slots:
-                if slot.process is None:
-                    self._start(slot)
-                elif not slot.reloading:
-                    slot.reloading = True
-                    self._tell(slot, signal.SIGTERM)
+        try:
+            async for change in changes:
+                if self._stopping:
+                    return
+                log.info("%s changed: starting again", change)
+                self._start_again()
+        except (OSError, RuntimeError) as error:
+            log.error("changes can no longer be seen: %s", error)
+            self._stop(EXIT_FORCED)
+
+    def _start_again(self) -> None:
+        for slot in self._slots:
+            if slot.process is None:
+                self._start(slot)
+            elif not slot.reloading:
+                slot.reloading = True
+                self._tell(slot, signal.SIGTERM)
 
 
 def _ending(code: int) -> str:

@@ -20,6 +20,7 @@ from typing import TypeAlias
 from unibus import Bus, ConfigurationError, UnibusError
 from unibus.cli.health import health_server
 from unibus.cli.loading import load_bus
+from unibus.planning import WORKERS_VARIABLE
 
 EXIT_CLEAN = 0
 EXIT_FORCED = 1
@@ -37,6 +38,7 @@ class Work:
     target: str
     url: str | None = None
     health_port: int | None = None
+    workers: int = 1
     log_level: str = "info"
     traceback: bool = False
 
@@ -49,8 +51,7 @@ def configure_logging(level: str) -> None:
 def serve(work: Work, on_ready: Callable[[], None] | None = None) -> bool:
     """Serve until a signal says otherwise; True if everything in hand was finished."""
     bus = load_bus(work.target)
-    if work.url is not None:
-        bus.use_url(work.url)
+    bus.configure(url=work.url)
     configure_logging(work.log_level)
     with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
         clean = runner.run(_serve(bus, work.health_port, on_ready))
@@ -91,6 +92,8 @@ def work_under_supervision(work: Work, supervisor: Connection) -> None:
     os.setpgid(0, 0)
     # Until the bus takes over, a signal ends the process without a traceback: nothing is in hand yet.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # How the program learns that others do the same work.
+    os.environ[WORKERS_VARIABLE] = str(work.workers)
     threading.Thread(target=_follow_parent, name="unibus-follow-parent", daemon=True).start()
 
     def ready() -> None:
