@@ -161,6 +161,7 @@ class Bus(Router):
                 yield self
             return
         session = self._session
+        session.refuse_second_consuming()
         try:
             await session.start_consumers()
             yield self
@@ -208,7 +209,7 @@ class Bus(Router):
     @overload
     def producer(self, queue: str | Queue, type: type[T], *, delay: float = 0.0) -> Producer[T]: ...
     @overload
-    def producer(self, queue: str | Queue, type: None = None, *, delay: float = 0.0) -> Producer[Any]: ...
+    def producer(self, queue: str | Queue, type: Any = None, *, delay: float = 0.0) -> Producer[Any]: ...
     def producer(self, queue: str | Queue, type: Any = None, *, delay: float = 0.0) -> Producer[Any]:  # noqa: A002
         """The producer of a queue; the same one for the same arguments.
 
@@ -225,7 +226,7 @@ class Bus(Router):
     @overload
     def publisher(self, topic: str | Topic, type: type[T]) -> Publisher[T]: ...
     @overload
-    def publisher(self, topic: str | Topic, type: None = None) -> Publisher[Any]: ...
+    def publisher(self, topic: str | Topic, type: Any = None) -> Publisher[Any]: ...
     def publisher(self, topic: str | Topic, type: Any = None) -> Publisher[Any]:  # noqa: A002
         """The publisher of a topic; the same one for the same arguments. `type` as for `producer`."""
         made = (topic, type)
@@ -237,6 +238,24 @@ class Bus(Router):
 
     # --- pulling ------------------------------------------------------------------------------------
 
+    @overload
+    def pull(
+        self,
+        *topics: str,
+        type: type[T],
+        queue: str | Queue | None = None,
+        group: str | None = None,
+        prefetch: int = 100,
+    ) -> AbstractAsyncContextManager[Pull[T]]: ...
+    @overload
+    def pull(
+        self,
+        *topics: str,
+        type: Any = Any,
+        queue: str | Queue | None = None,
+        group: str | None = None,
+        prefetch: int = 100,
+    ) -> AbstractAsyncContextManager[Pull[Any]]: ...
     def pull(
         self,
         *topics: str,

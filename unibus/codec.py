@@ -91,7 +91,7 @@ def _decode_with(adapter: TypeAdapter[Any]) -> Decode:
         try:
             return validate_python(None) if body is None else validate_json(body)
         except ValidationError as error:
-            raise DecodeError(f"the payload of message {delivery.message_id} is not valid: {_problems(error)}") from error
+            raise DecodeError(f"the payload is not valid: {_problems(error)}") from error
 
     return decode
 
@@ -132,7 +132,8 @@ class Encoder:
                 data = self._validate(data)
             except ValidationError as error:
                 raise EncodeError(
-                    f"a payload of type {type(data).__name__} does not fit the producer's type {self._title}: {_problems(error)}"
+                    f"a payload of type {type(data).__name__} does not fit the producer's type {self._title}: "
+                    f"{_problems(error)}"
                 ) from error
         elif self._type is bytes and not isinstance(data, bytes):
             raise EncodeError(f"the producer sends bytes, not {type(data).__name__}")

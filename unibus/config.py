@@ -1,11 +1,11 @@
 """Configuration: UNIBUS_URL, then `unibus.toml`, then `[tool.unibus]` in `pyproject.toml`, in the working directory.
 
-    url = "amqp://…"
-    [consumers.orders]            # by queue or group
-    concurrency = 50
-    [queues.orders]
-    ordering = "key"
-    partitions = 12
+url = "amqp://…"
+[consumers.orders]            # by queue or group
+concurrency = 50
+[queues.orders]
+ordering = "key"
+partitions = 12
 """
 
 from __future__ import annotations

@@ -117,7 +117,9 @@ class Consumer:
     def _fetcher_ended(self, task: asyncio.Task[None]) -> None:
         if self.stopping or task.cancelled():
             return
-        logger.error("the fetch loop of %s ended by itself and is started again", self.plan.name, exc_info=task.exception())
+        logger.error(
+            "the fetch loop of %s ended by itself and is started again", self.plan.name, exc_info=task.exception()
+        )
         self.stats.lane_restarts += 1
         self.red_until = self.clock.monotonic() + RED_AFTER_RESTART
         self._fetcher = asyncio.get_running_loop().create_task(self._fetch(), name=f"unibus fetch {self.plan.name}")
@@ -158,7 +160,7 @@ class Consumer:
         self.stats.received += len(batch)
         batch = self.verdicts.without_unmatched(batch)
         if self.suspects.any(batch):
-            batch = await self.suspects.sort(batch)
+            batch = [delivery for delivery in await self.suspects.sort(batch) if delivery in self.held]
         self.admit(batch)
 
     def admit(self, batch: Sequence[Delivery]) -> None:
@@ -396,7 +398,9 @@ class Consumer:
         if self.verdicts.failing_sends:
             found.append(f"{name}: {self.verdicts.failing_sends} re-sends or dead letters in a row failed")
         if self.held and now - self.progress_at > max(stall_after, (self.plan.timeout or 0.0) * 1.5):
-            found.append(f"{name}: no progress for {now - self.progress_at:.0f} s with {len(self.held)} messages in hand")
+            found.append(
+                f"{name}: no progress for {now - self.progress_at:.0f} s with {len(self.held)} messages in hand"
+            )
         return found
 
 

@@ -313,9 +313,7 @@ class Driver(Protocol):
         succeeds. Never retried by the driver where that could duplicate in silence.
         """
 
-    async def subscribe(
-        self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]
-    ) -> Subscription:
+    async def subscribe(self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]) -> Subscription:
         """Return once live: what is published from now on is received.
 
         `notify` is sync, called on the loop, never blocks and never raises. The driver hands out

@@ -1,29 +1,29 @@
 """Every error that unibus raises, as one tree.
 
-    UnibusError
-    ├── ConfigurationError         found at start-up; nothing was connected, sent or handled
-    │   ├── UnknownScheme          no adapter for the URL's scheme
-    │   ├── MissingDependency      the adapter is there, its client library is not
-    │   └── UnsupportedCapability  the broker cannot do what the program asks for
-    ├── NotOpen                    used before it was opened, or after it was closed
-    ├── DriverError                the broker or the way to it; `retryable` says whether waiting helps
-    │   ├── ConnectionLost
-    │   ├── Throttled
-    │   ├── DestinationNotFound
-    │   ├── AccessDenied
-    │   ├── TopologyMismatch
-    │   └── SettlementLost         the token is stale: the message will be, or was, delivered again
-    ├── SendError
-    │   ├── Rejected               the broker said no: it is not stored
-    │   ├── OutcomeUnknown         it may be stored; sending again may duplicate
-    │   ├── NotSent                it never left; sending again is safe
-    │   ├── MessageTooLarge
-    │   └── BatchError             some of a batch failed; the rest is sent
-    ├── CodecError
-    │   ├── EncodeError            raised before anything leaves
-    │   └── DecodeError            never retried: the bytes go to the dead letters as they are
-    ├── Crashed                    a message that took its process down three times
-    └── HandlerCancelled           the handler ended with a CancelledError that unibus did not cause
+UnibusError
+├── ConfigurationError         found at start-up; nothing was connected, sent or handled
+│   ├── UnknownScheme          no adapter for the URL's scheme
+│   ├── MissingDependency      the adapter is there, its client library is not
+│   └── UnsupportedCapability  the broker cannot do what the program asks for
+├── NotOpen                    used before it was opened, or after it was closed
+├── DriverError                the broker or the way to it; `retryable` says whether waiting helps
+│   ├── ConnectionLost
+│   ├── Throttled
+│   ├── DestinationNotFound
+│   ├── AccessDenied
+│   ├── TopologyMismatch
+│   └── SettlementLost         the token is stale: the message will be, or was, delivered again
+├── SendError
+│   ├── Rejected               the broker said no: it is not stored
+│   ├── OutcomeUnknown         it may be stored; sending again may duplicate
+│   ├── NotSent                it never left; sending again is safe
+│   ├── MessageTooLarge
+│   └── BatchError             some of a batch failed; the rest is sent
+├── CodecError
+│   ├── EncodeError            raised before anything leaves
+│   └── DecodeError            never retried: the bytes go to the dead letters as they are
+├── Crashed                    a message that took its process down three times
+└── HandlerCancelled           the handler ended with a CancelledError that unibus did not cause
 """
 
 from __future__ import annotations

@@ -80,11 +80,11 @@ def _call(
     if signature.asynchronous and all(parameter.positional for parameter in signature.parameters):
         # The shapes of nearly all handlers, each without a loop over parameters.
         if signature.batch and len(roles) == 1:
-            return lambda messages: function(messages)
+            return function
         if not signature.batch and roles == ["payload"]:
             return lambda message: function(message.data)
         if roles == ["message"]:
-            return lambda message: function(message)
+            return function
         if not signature.batch and roles == ["payload", "message"]:
             return lambda message: function(message.data, message)
     fill = _filler(signature, injected)

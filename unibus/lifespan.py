@@ -24,7 +24,9 @@ def yielded_types(lifespan: Lifespan | None) -> tuple[Any, ...]:
     except (NameError, TypeError) as error:
         raise ConfigurationError(f"lifespan {at}: its return annotation cannot be resolved ({error})") from error
     origin = get_origin(annotation)
-    if annotation is None or not (isinstance(origin, type) and issubclass(origin, (AsyncIterator, AbstractAsyncContextManager))):
+    if annotation is None or not (
+        isinstance(origin, type) and issubclass(origin, (AsyncIterator, AbstractAsyncContextManager))
+    ):
         raise ConfigurationError(
             f"lifespan {at}: say what it yields, as AsyncIterator[Pool] or AsyncIterator[tuple[Pool, Mailer]]"
         )

@@ -43,7 +43,9 @@ def check_user_name(name: str, what: str) -> str:
     """Like `check_name`, and refuses what unibus makes itself (`unibus.…`)."""
     check_name(name, what)
     if name.startswith(RESERVED_PREFIX):
-        raise ConfigurationError(f"{what} {name!r} begins with `unibus.`, which unibus keeps for its own; choose another")
+        raise ConfigurationError(
+            f"{what} {name!r} begins with `unibus.`, which unibus keeps for its own; choose another"
+        )
     return name
 
 

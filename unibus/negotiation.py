@@ -101,7 +101,7 @@ def _plain(support: Support) -> Judgement:
 
 def _guarantee(capabilities: Capabilities, asked: Guarantee, queue: bool) -> Judgement:
     offered = capabilities.queue_guarantee if queue else capabilities.topic_guarantee
-    if offered == asked or asked == "at_most_once":
+    if asked in (offered, "at_most_once"):
         return "native", "" if offered == asked else "the broker does more: at least once"
     return "none", 'it can lose messages; a handler that accepts this says guarantee="at_most_once"'
 
@@ -118,7 +118,10 @@ def _delay(capabilities: Capabilities, seconds: float) -> Judgement:
 def _parked(capabilities: Capabilities, seconds: float) -> Judgement:
     most = min(capabilities.hold or LONGEST_PARKING, LONGEST_PARKING)
     if seconds > most:
-        return "none", f"a failing message may hold back its key for {most:g} s in all; use fewer attempts or shorter waits"
+        return (
+            "none",
+            f"a failing message may hold back its key for {most:g} s in all; use fewer attempts or shorter waits",
+        )
     return "native", "the key is parked, others go on"
 
 

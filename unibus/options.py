@@ -28,7 +28,7 @@ _ATTRIBUTE = "__unibus_options__"
 class Surroundings:
     """What a middleware may use, per consumer: built once at start.
 
-    scope: the consumer's name (the queue, or the group), under which idempotency keys are kept.
+    scope: the name of the consumer's source, under which its idempotency keys are kept.
     """
 
     scope: str

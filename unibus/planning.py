@@ -47,7 +47,9 @@ class Addresses:
             known[address.name] = (address, by)
         elif known[address.name][0] != address:
             other, where = known[address.name]
-            raise ConfigurationError(f"{by} declares {address!r}, but {where} declares {other!r}; declare it once and share it")
+            raise ConfigurationError(
+                f"{by} declares {address!r}, but {where} declares {other!r}; declare it once and share it"
+            )
 
     def queue(self, queue: str | Queue) -> Queue:
         name = queue if isinstance(queue, str) else queue.name
@@ -140,7 +142,7 @@ def fold(
 ) -> Folded:
     """The handler with its middlewares around it, innermost first."""
     stats = ConsumerStats()
-    around = Surroundings(plan.name, clock, stats, plan.ordered, open_claims)
+    around = Surroundings(plan.source.name, clock, stats, plan.ordered, open_claims)
     registration = Registration(plan.function, plan.source, False, None, None, 1, 0.0, plan.guarantee)
     options = _options(registration, settings.consumers.get(plan.name, config.ConsumerSettings()))
     first_own = next((place for place, option in enumerate(options) if option.kind == "use"), len(options))
@@ -165,5 +167,6 @@ def refuse_memory_store_among_workers(function: Callable[..., Any], default_stor
         if isinstance(option, IdempotentOption) and workers != "1" and (option.store or default_store) == "memory":
             with errors_at(function):
                 raise ConfigurationError(
-                    f'@idempotent(store="memory") with {workers} workers: each would handle every key once; use a shared store'
+                    f'@idempotent(store="memory") with {workers} workers: each would handle every key once; '
+                    "use a shared store"
                 )

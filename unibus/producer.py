@@ -24,17 +24,22 @@ T = TypeVar("T")
 class _Writer(Generic[T]):
     """What a producer and a publisher have in common: encoding, the sender at hand, chunks."""
 
-    def __init__(self, bus: Bus, address: str | Queue | Topic, annotation: Any) -> None:
+    def __init__(self, bus: Bus, address: str | Queue | Topic, annotation: Any, declared: Queue | Topic | None) -> None:
         self._bus = bus
         self._address = address
+        self._name = address if isinstance(address, str) else address.name
         self._encoder = Encoder(annotation)
         self._session: Session | None = None
         self._sender: Sender | None = None
+        self.declared = declared
+        """The declaration, where the address was given as one and not by name alone."""
 
     async def _ready(self) -> tuple[Session, Sender]:
         """The open session and the sender; at first use the address is verified. Raises NotOpen."""
         session = self._bus.session
         if session is not self._session or self._sender is None:
+            if self.declared is not None:
+                session.addresses.declare(self.declared, f"a producer or publisher of {self.declared.name!r}")
             self._sender = await session.sender_at_first_use(self._address)
             self._session = session
         return session, self._sender
@@ -110,15 +115,13 @@ class Producer(_Writer[T]):
     """Sends to one queue. Made by `Bus.producer`; usable while the bus is open."""
 
     def __init__(self, bus: Bus, queue: str | Queue, annotation: Any, delay: float) -> None:
-        super().__init__(bus, queue, annotation)
-        self.declared = None if isinstance(queue, str) else queue
-        """The declaration, where it was given as one and not by name alone."""
+        super().__init__(bus, queue, annotation, None if isinstance(queue, str) else queue)
         self.delay = delay
         """The longest delay that this producer said it would ask for, in seconds; 0 if it said none."""
 
     @property
     def queue(self) -> str:
-        return self._address if isinstance(self._address, str) else self._address.name
+        return self._name
 
     async def send(
         self,
@@ -184,32 +187,29 @@ class Producer(_Writer[T]):
         if wait < 0:
             raise ConfigurationError(f"delay={wait}: a delay cannot be negative")
         if self.delay and wait > self.delay:
-            raise UnsupportedCapability(f"delay={wait:g} is over the {self.delay:g} s that the producer of {self.queue} said")
+            raise UnsupportedCapability(
+                f"delay={wait:g} is over the {self.delay:g} s that the producer of {self.queue} said"
+            )
         delay = session.capabilities.delay
         if delay.support == "none":
             raise UnsupportedCapability(f"delay={wait:g}: this broker cannot delay messages")
         if delay.max is not None and wait > delay.max:
             raise UnsupportedCapability(f"delay={wait:g}: this broker delays {delay.max:g} s at most")
-        if session.addresses.queue(self._queue_address).ordering == "key":
-            raise UnsupportedCapability(f"delay={wait:g}: queue {self.queue} is ordered, and a delay would break its order")
-
-    @property
-    def _queue_address(self) -> str | Queue:
-        assert not isinstance(self._address, Topic)
-        return self._address
+        if session.addresses.queue(self._name).ordering == "key":
+            raise UnsupportedCapability(
+                f"delay={wait:g}: queue {self.queue} is ordered, and a delay would break its order"
+            )
 
 
 class Publisher(_Writer[T]):
     """Publishes to one topic. Made by `Bus.publisher`; usable while the bus is open."""
 
     def __init__(self, bus: Bus, topic: Topic, annotation: Any, *, named: bool) -> None:
-        super().__init__(bus, topic, annotation)
-        self.declared = None if named else topic
-        """The declaration, where it was given as one and not by name alone."""
+        super().__init__(bus, topic, annotation, None if named else topic)
 
     @property
     def topic(self) -> str:
-        return self._address if isinstance(self._address, str) else self._address.name
+        return self._name
 
     async def publish(
         self,
@@ -242,7 +242,9 @@ class Publisher(_Writer[T]):
         topic = self.topic
 
         def make(item: T) -> Outbound:
-            outbound = session.outbound(self._encoder, item, key(item) if key is not None else None, headers, None, None)
+            outbound = session.outbound(
+                self._encoder, item, key(item) if key is not None else None, headers, None, None
+            )
             outbound.topic = topic
             return outbound
 

@@ -68,7 +68,13 @@ class Pull(Generic[T]):
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, bus: Bus, queue: str | Queue | None, topics: tuple[str, ...], group: str | None, annotation: Any, prefetch: int
+        cls,
+        bus: Bus,
+        queue: str | Queue | None,
+        topics: tuple[str, ...],
+        group: str | None,
+        annotation: Any,
+        prefetch: int,
     ) -> AsyncIterator[Pull[Any]]:
         from unibus.consumer import Consumer
 
@@ -144,5 +150,3 @@ def _plan(source: Queue | TopicSubscription, annotation: Any, prefetch: int) -> 
         retry=DEFAULT_RETRY,
         timeout=None,
     )
-
-

@@ -122,7 +122,8 @@ class Router:
     def include(self, router: Router, *, prefix: str = "") -> None:
         """Take over a router's handlers; `prefix` is put before their queues, groups and patterns."""
         for registration in router.registrations:
-            self._register(registration.with_prefix(prefix))
+            with errors_at(registration.function):
+                self._register(registration.with_prefix(prefix))
 
     def _register(self, registration: Registration) -> None:
         refuse_method(registration.function)
@@ -133,7 +134,8 @@ class Router:
             group_less = isinstance(registration.source, TopicSubscription) and registration.source.group is None
             if not group_less and _kind(known) == _kind(registration) and known.name == registration.name:
                 raise ConfigurationError(
-                    f"{_kind(registration)} {registration.name!r} has two handlers, {known.where} and {registration.where}; "
+                    f"{_kind(registration)} {registration.name!r} has two handlers, "
+                    f"{known.where} and {registration.where}; "
                     "one handler may take several patterns or a union of types"
                 )
         self._registrations.append(registration)

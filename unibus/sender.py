@@ -37,7 +37,7 @@ class _One:
     def __init__(self, future: asyncio.Future[None]) -> None:
         self.future = future
 
-    def settle(self, index: int, error: Exception | None) -> None:  # noqa: ARG002 - a chunk needs it
+    def settle(self, index: int, error: Exception | None) -> None:
         if self.future.done():
             return
         if error is None:
@@ -154,7 +154,7 @@ class Sender:
         queue.append((message, outcome, index))
 
     def _start(self) -> None:
-        """Another call, if one may start now. It takes its batch at the next tick, when all callers have added theirs."""
+        """Another call, if one may start now. It takes its batch at the next tick, with all that came by then."""
         if self._calls and (len(self._calls) >= self._limits.calls or self._ready() < self._limits.min_messages):
             return
         self._starting = True

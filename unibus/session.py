@@ -69,6 +69,7 @@ class Session:
         self.settings = settings
         self.addresses = planning.Addresses(settings)
         self.consumers: list[Consumer] = []
+        self.consuming = False
         self._bus = bus
         self._declare = declare
         self._default_store = default_store
@@ -96,6 +97,9 @@ class Session:
                 self.addresses.declare(writer.declared, f"a producer or publisher of {writer.declared.name!r}")
         resources = dict.fromkeys(lifespan.yielded_types(self._bus.lifespan), object())
         plans = []
+        unknown = set(self.settings.consumers) - {registration.name for registration in registrations}
+        if unknown:
+            logger.warning("the configuration names consumers that this bus has not: %s", ", ".join(sorted(unknown)))
         for registration in registrations:
             planning.refuse_memory_store_among_workers(registration.function, self._default_store)
             plans.append(planning.plan(registration, self.addresses, self.settings, type(self._bus), resources))
@@ -129,7 +133,9 @@ class Session:
         if self._declare == "none":
             return
         # An ephemeral subscription exists while it is subscribed: there is nothing to declare.
-        lasting = [address for address in create if not isinstance(address, TopicSubscription) or address.group is not None]
+        lasting = [
+            address for address in create if not isinstance(address, TopicSubscription) or address.group is not None
+        ]
         if self._declare == "create":
             await self.driver.declare(Topology(create=tuple(lasting), verify=tuple(verify)))
         else:
@@ -156,7 +162,7 @@ class Session:
 
     async def sender_at_first_use(self, address: str | Queue | Topic) -> Sender:
         if isinstance(address, Topic):
-            topic = self.addresses.topic(address.name)
+            topic = self.addresses.topic(address)
             if topic not in self._known and self._declare != "none":
                 await self.driver.declare(Topology(create=(topic,)))
                 self._known.add(topic)
@@ -216,10 +222,13 @@ class Session:
 
     # --- consuming --------------------------------------------------------------------------------
 
+    def refuse_second_consuming(self) -> None:
+        if self.consuming:
+            raise ConfigurationError("this bus is consuming already; one `consuming()` or `run()` at a time is enough")
+
     async def start_consumers(self) -> None:
         """Open the lifespan, fold the handlers, subscribe."""
-        if self.consumers:
-            raise ConfigurationError("this bus is consuming already; one `consuming()` or `run()` at a time is enough")
+        self.consuming = True
         self._executor = ThreadPoolExecutor(
             max_workers=max(1, sum(plan.concurrency for plan in self.plans if not plan.signature.asynchronous)),
             thread_name_prefix="unibus handler",
@@ -254,7 +263,9 @@ class Session:
                 self._memory_store = MemoryStore(self.clock)
             chosen = self._memory_store
         if isinstance(chosen, str):
-            raise ConfigurationError(f'@idempotent: no store for {chosen.split(":", 1)[0]!r} is known; there is "memory"')
+            raise ConfigurationError(
+                f'@idempotent: no store for {chosen.split(":", 1)[0]!r} is known; there is "memory"'
+            )
         self._stores[id(chosen)] = chosen
         owner = f"{socket.gethostname()}:{os.getpid()}:{self._stamps.next_id()}"
         claims = Claims(chosen, self.clock, owner, lease, ttl)
@@ -264,7 +275,9 @@ class Session:
     async def stop_consumers(self, until: asyncio.Future[None]) -> bool:
         """Drain all at once; returns whether every handler ended by itself."""
         clean = True
-        for ended in await asyncio.gather(*[consumer.stop(until) for consumer in self.consumers], return_exceptions=True):
+        for ended in await asyncio.gather(
+            *[consumer.stop(until) for consumer in self.consumers], return_exceptions=True
+        ):
             if isinstance(ended, BaseException):
                 logger.error("a consumer could not stop cleanly", exc_info=ended)
                 clean = False
@@ -280,6 +293,7 @@ class Session:
         self._claims.clear()
         self._stores.clear()
         self.consumers = []
+        self.consuming = False
         return clean
 
     # --- close ------------------------------------------------------------------------------------

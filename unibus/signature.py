@@ -68,7 +68,9 @@ def read_signature(function: Callable[..., object], bus_type: type, resources: M
         if parameter.name not in hints:
             if parameter.default is not parameter.empty:
                 continue
-            raise ConfigurationError(f"{at}: parameter {parameter.name!r} has no annotation, so nothing says what to pass")
+            raise ConfigurationError(
+                f"{at}: parameter {parameter.name!r} has no annotation, so nothing says what to pass"
+            )
         annotation = hints[parameter.name]
         role = _role(annotation, bus_type, resources)
         if role == "payload" and parameter.default is not parameter.empty:
@@ -90,7 +92,11 @@ def _judge(at: str, function: Callable[..., object], parameters: list[Parameter]
         raise ConfigurationError(f"{at}: no payload parameter; a handler takes one (a model, bytes, …) or a Message[…]")
     if len(messages) > 1:
         raise ConfigurationError(f"{at}: more than one Message parameter")
-    batch = bool(payloads) and get_origin(payloads[0].annotation) is list and _is_message(get_args(payloads[0].annotation)[0])
+    batch = (
+        bool(payloads)
+        and get_origin(payloads[0].annotation) is list
+        and _is_message(get_args(payloads[0].annotation)[0])
+    )
     payload: Any
     if batch:
         if messages:

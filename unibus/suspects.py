@@ -39,7 +39,9 @@ class Suspects:
         """Whether the batch needs `sort`: nearly never."""
         if self.single_only:
             return True
-        return any((d.deliveries is not None and d.deliveries >= SUSPECT_AT) or names.ALONE in d.attributes for d in batch)
+        return any(
+            (d.deliveries is not None and d.deliveries >= SUSPECT_AT) or names.ALONE in d.attributes for d in batch
+        )
 
     async def sort(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Deal with suspects; returns once they are off our hands, with those that may be handled as usual."""

@@ -180,9 +180,13 @@ class Verdicts:
         """Why a wait that a handler asked for cannot be had; policies were checked at start."""
         plan, capabilities = self._consumer.plan, self._consumer.bus.capabilities
         if not plan.resendable and wait > EPHEMERAL_WAIT:
-            return f"a retry after {wait} s was asked for; an ephemeral subscriber's waits {EPHEMERAL_WAIT:.0f} s at most"
+            return (
+                f"a retry after {wait} s was asked for; an ephemeral subscriber's waits {EPHEMERAL_WAIT:.0f} s at most"
+            )
         if plan.ordered and capabilities.hold is not None and wait > capabilities.hold:
-            return f"a retry after {wait} s was asked for; the broker lets a message be held {capabilities.hold} s at most"
+            return (
+                f"a retry after {wait} s was asked for; the broker lets a message be held {capabilities.hold} s at most"
+            )
         if self._waits_here(wait):
             return None
         if capabilities.delay.support == "none":
@@ -224,7 +228,11 @@ class Verdicts:
         if await self._confirmed(delivery, reject, self._fitting(delivery, attributes, record), destination):
             self._consumer.stats.dead_lettered += 1
             logger.warning(
-                "message %s of %s is a dead letter in %s: %s", delivery.message_id, plan.name, destination, record.reason
+                "message %s of %s is a dead letter in %s: %s",
+                delivery.message_id,
+                plan.name,
+                destination,
+                record.reason,
             )
 
     def _record(self, delivery: Delivery, attempt: int, reject: Reject) -> dead_letters.DeadLetter:
@@ -263,7 +271,9 @@ class Verdicts:
         trouble = self.troubles.setdefault(delivery, Trouble())
         if trouble.pending is None:
             self.failing_sends += 1
-            logger.error("message %s of the dead letters %s failed: %s", delivery.message_id, self._consumer.plan.name, reject)
+            logger.error(
+                "message %s of the dead letters %s failed: %s", delivery.message_id, self._consumer.plan.name, reject
+            )
             trouble.pending = reject
             self._park(delivery, GIVE_BACK_WAIT)
             return
@@ -313,7 +323,9 @@ class Verdicts:
         plan = self._consumer.plan
         if plan.ordered or not plan.resendable:
             return
-        await asyncio.gather(*[self._release(delivery, wait) for delivery, wait in left if delivery in self._consumer.held])
+        await asyncio.gather(
+            *[self._release(delivery, wait) for delivery, wait in left if delivery in self._consumer.held]
+        )
 
     async def _release(self, delivery: Delivery, wait: float) -> None:
         plan, trouble = self._consumer.plan, self.troubles.get(delivery)

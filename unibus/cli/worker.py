@@ -53,7 +53,7 @@ def serve(work: Work, on_ready: Callable[[], None] | None = None) -> bool:
     bus = load_bus(work.target)
     bus.configure(url=work.url)
     configure_logging(work.log_level)
-    with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
+    with asyncio.Runner(loop_factory=fastest_loop()) as runner:
         clean = runner.run(_serve(bus, work.health_port, on_ready))
         if not clean:
             # A thread that runs a handler cannot be stopped, and the interpreter would wait for it: whoever forced
@@ -76,7 +76,7 @@ def leave_now(code: int) -> None:
     os._exit(code)
 
 
-def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         # By name: it is nobody's dependency, used where it happens to be.
         factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop

@@ -67,10 +67,11 @@ class Cursor:
             self.committed += 1
 
     def give_back(self, offset: int, due: float | None) -> None:
-        """Not done: handed out again, at `due` if given, and until then in the mark's way."""
+        """Not done: handed out again, at `due` if given, and until then in the mark's way.
+
+        While revoking that is for the next owner, who starts at the mark.
+        """
         self.in_flight -= 1
-        if self.revoking:
-            return  # the next owner starts at the low-water mark, and so comes by
         if due is None:
             heappush(self._again, offset)
         else:

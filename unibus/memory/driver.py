@@ -35,9 +35,7 @@ class MemoryDriver:
 
     def __init__(self, url: Url, clock: Clock) -> None:
         if url.port is not None or url.path.strip("/") or url.username is not None:
-            raise ConfigurationError(
-                f"{url}: a memory broker has a name at most; use memory://name?option=value"
-            )
+            raise ConfigurationError(f"{url}: a memory broker has a name at most; use memory://name?option=value")
         self.options = url.parse_options(Options)
         self._name = url.host
         self._clock = clock
@@ -75,9 +73,7 @@ class MemoryDriver:
     async def depth(self, source: Source) -> Depth:
         return self._live().depth(source)
 
-    async def browse(
-        self, source: Source, after: str | None, limit: int
-    ) -> tuple[Sequence[Delivery], str | None]:
+    async def browse(self, source: Source, after: str | None, limit: int) -> tuple[Sequence[Delivery], str | None]:
         """Implements Browser: what is ready, in the order in which it would be handed out."""
         return self._live().browse(source, after, limit)
 
@@ -89,7 +85,8 @@ class MemoryDriver:
 
         At once, all that its subscriptions held returns to the broker, its ephemeral queues are
         gone, and every later call on the driver or its subscriptions raises ConnectionLost.
-        Nothing is notified any more.
+        Nothing is notified any more. To see what comes of it, keep another driver of the same name
+        open: the last one takes the broker along.
         """
         self._leave(ConnectionLost("the process behind this memory driver was killed by its test"))
 

@@ -24,8 +24,7 @@ def _check_subscription(options: Options, source: TopicSubscription) -> None:
         raise UnsupportedCapability(f"{source}: groups are switched off; use groups=on in the URL")
     if source.group is None and options.ephemeral == "off":
         raise UnsupportedCapability(
-            f"{source}: subscriptions without a group are switched off; "
-            "name a group, or use ephemeral=on in the URL"
+            f"{source}: subscriptions without a group are switched off; name a group, or use ephemeral=on in the URL"
         )
     patterns = [pattern for pattern in source.patterns if "*" in pattern or "#" in pattern]
     if patterns and options.patterns == "off":
@@ -57,17 +56,14 @@ def _check_special(options: Options, address: Address, messages: Sequence[Outbou
             raise UnsupportedCapability(f"{address}: priority {message.priority}: memory has no priorities")
     delay = max(message.delay for message in messages)
     if isinstance(address, Topic):
-        raise UnsupportedCapability(
-            f"{address}: a delay of {delay} s: what is published to a topic has no delay"
-        )
+        raise UnsupportedCapability(f"{address}: a delay of {delay} s: what is published to a topic has no delay")
     if options.delay == "off":
         raise UnsupportedCapability(
             f"{address}: a delay of {delay} s: delays are switched off; use delay=on in the URL"
         )
     if options.delay_max is not None and delay > options.delay_max:
         raise UnsupportedCapability(
-            f"{address}: a delay of {delay} s is over the limit of {options.delay_max} s; "
-            "raise delay_max in the URL"
+            f"{address}: a delay of {delay} s is over the limit of {options.delay_max} s; raise delay_max in the URL"
         )
 
 

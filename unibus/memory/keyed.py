@@ -111,9 +111,7 @@ class Keyed:
         now = self._monotonic()
         anybody = self._keyless.first() is not None or self._first(self._open, None, now) is not None
         return [
-            holder
-            for holder in waiting
-            if anybody or self._first(self._held.get(holder, []), holder, now) is not None
+            holder for holder in waiting if anybody or self._first(self._held.get(holder, []), holder, now) is not None
         ]
 
     def forget(self, holder: Holder) -> None:

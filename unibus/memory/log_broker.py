@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from heapq import heappop, heappush
 
 from unibus.driver import Address, Clock, Delivery, Depth, Outbound, Queue, Source, Topic, TopicSubscription
@@ -111,13 +112,13 @@ class LogBroker:
             check_same(source, group.ordering, None)
         group.follow(source, self._topics())
 
-    def _subscribe_ephemeral(
-        self, source: TopicSubscription, prefetch: int, notify: Notify
-    ) -> LogSubscription:
+    def _subscribe_ephemeral(self, source: TopicSubscription, prefetch: int, notify: Notify) -> LogSubscription:
         group = self._new_group(source, None)
         self._ephemeral[group] = source
         group.follow(source, self._topics())
-        return _Ephemeral(self._drop, source, group, prefetch, notify, self._clock, self._options)
+        subscription = LogSubscription(source, group, prefetch, notify, self._clock, self._options)
+        subscription.on_end = partial(self._drop, group)
+        return subscription
 
     def _new_group(self, source: Source, own: Log | None) -> Group:
         return Group(source.ordering, own, self._clock, self._options.revoke_timeout)
@@ -155,9 +156,7 @@ class LogBroker:
         for message in messages:
             shares.setdefault(message.topic or address.name, []).append(message)
         # All topics exist before the first message is stored: an error leaves nothing half done.
-        logs = {
-            name: self._topic(name, address.partitions if name == address.name else None) for name in shares
-        }
+        logs = {name: self._topic(name, address.partitions if name == address.name else None) for name in shares}
         for name, share in shares.items():
             self._append(logs[name], share, name)
 
@@ -168,9 +167,7 @@ class LogBroker:
                 self._ties += 1  # what is due at one time keeps the order of sending
                 heappush(self._delayed, (now + message.delay, self._ties, log, message, sent))
                 log.delayed += 1
-        log.append(
-            [(message, sent, now, message.topic or topic) for message in messages if message.delay <= 0]
-        )
+        log.append([(message, sent, now, message.topic or topic) for message in messages if message.delay <= 0])
         self._rearm()
 
     def _ring(self) -> None:
@@ -187,27 +184,6 @@ class LogBroker:
     def _drop(self, group: Group) -> None:
         del self._ephemeral[group]
         group.close()
-
-
-class _Ephemeral(LogSubscription):
-    """Takes its group along when it leaves."""
-
-    def __init__(
-        self,
-        drop: Callable[[Group], None],
-        source: Source,
-        group: Group,
-        prefetch: int,
-        notify: Notify,
-        clock: Clock,
-        options: Options,
-    ) -> None:
-        super().__init__(source, group, prefetch, notify, clock, options)
-        self._drop = drop
-
-    def _leave(self) -> None:
-        super()._leave()
-        self._drop(self._group)
 
 
 def _check_kind(log: Log, kind: Kind) -> Log:

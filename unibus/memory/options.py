@@ -49,9 +49,7 @@ class Options(BaseModel):
         description="queue: the longest that a delivery stays unsettled at all, seconds; unset: no limit.",
     )
     count: Switch = Field("on", description="queue: the count of deliveries of a message.")
-    partitions: int = Field(
-        4, ge=1, description="log: partitions of an address that does not say its own number."
-    )
+    partitions: int = Field(4, ge=1, description="log: partitions of an address that does not say its own number.")
     revoke_timeout: float = Field(
         10.0, ge=0, description="log: seconds between `Revoking` and `Lost` when a partition changes hands."
     )

@@ -55,8 +55,7 @@ class MessageQueue:
     def give_back(self, holder: QueueSubscription, entries: Sequence[Entry], delay: float = 0.0) -> None:
         """Unsettled deliveries return to their place; each has been handed out once more."""
         again: list[Entry] = [
-            (place, count + 1, sent, since, message, topic)
-            for place, count, sent, since, message, topic in entries
+            (place, count + 1, sent, since, message, topic) for place, count, sent, since, message, topic in entries
         ]
         if delay > 0:
             due = self._clock.monotonic() + delay

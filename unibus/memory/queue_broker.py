@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 from unibus.driver import (
     Address,
@@ -84,7 +85,9 @@ class QueueBroker:
             queue = MessageQueue(source.name, source.ordering, None, self._clock)
             self._ephemeral[queue] = source
             self._routes.clear()
-            return _Ephemeral(self._drop, source, queue, prefetch, notify, self._clock, self._options)
+            subscription = QueueSubscription(source, queue, prefetch, notify, self._clock, self._options)
+            subscription.on_end = partial(self._drop, queue)
+            return subscription
         queue = self._queue(source)
         check_same(source, queue.ordering, queue.partitions)
         return QueueSubscription(source, queue, prefetch, notify, self._clock, self._options)
@@ -139,24 +142,3 @@ class QueueBroker:
         del self._ephemeral[queue]
         self._routes.clear()
         queue.close()
-
-
-class _Ephemeral(QueueSubscription):
-    """Takes its queue along when it leaves."""
-
-    def __init__(
-        self,
-        drop: Callable[[MessageQueue], None],
-        source: Source,
-        queue: MessageQueue,
-        prefetch: int,
-        notify: Notify,
-        clock: Clock,
-        options: Options,
-    ) -> None:
-        super().__init__(source, queue, prefetch, notify, clock, options)
-        self._drop = drop
-
-    def _leave(self) -> None:
-        super()._leave()
-        self._drop(self.queue)

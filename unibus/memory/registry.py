@@ -64,8 +64,7 @@ def _check_agreement(name: str, shared: _Shared, options: Options, clock: Clock)
             if mine[option] != theirs[option]
         ]
         raise ConfigurationError(
-            f"memory://{name} is open with other options: {'; '.join(differences)}; "
-            "use the same URL everywhere"
+            f"memory://{name} is open with other options: {'; '.join(differences)}; use the same URL everywhere"
         )
     both_real = isinstance(clock, SystemClock) and isinstance(shared.clock, SystemClock)
     if shared.clock is not clock and not both_real:

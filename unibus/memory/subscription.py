@@ -27,6 +27,7 @@ class MemorySubscription(ABC):
     def __init__(self, source: Source, prefetch: int, notify: Notify, clock: Clock, options: Options) -> None:
         self.source = source
         self.notify = notify
+        self.on_end: Callable[[], None] | None = None
         self._prefetch = prefetch
         self._clock = clock
         self._options = options
@@ -85,6 +86,8 @@ class MemorySubscription(ABC):
         if self._ended is None:
             self._ended = reason
             self._leave()
+            if self.on_end is not None:
+                self.on_end()
             self.wake()
 
     def wake(self) -> None:

@@ -37,7 +37,9 @@ class RetryOption:
     kind = "retry"
     rank = 30
 
-    def decide(self, message: Message[Any], error: BaseException, now: float) -> Retry | Reject | Drop | Postponed | None:
+    def decide(
+        self, message: Message[Any], error: BaseException, now: float
+    ) -> Retry | Reject | Drop | Postponed | None:
         """What becomes of a failure; None: this policy does not take it."""
         if isinstance(error, (Reject, Drop, Postponed)):
             return error
@@ -45,7 +47,11 @@ class RetryOption:
         cause: BaseException = error
         if isinstance(error, Retry):
             after, cause = error.after, error.cause or error
-        elif isinstance(error, DecodeError) or not isinstance(error, self.on) or (self.retry_if and not self.retry_if(error)):
+        elif (
+            isinstance(error, DecodeError)
+            or not isinstance(error, self.on)
+            or (self.retry_if and not self.retry_if(error))
+        ):
             return None
         if self._exhausted(message, now) and self.on_exhausted == "dead_letter":
             return Reject(f"failed {message.attempt} times", cause)

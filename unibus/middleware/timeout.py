@@ -33,6 +33,20 @@ class _Run:
         self.done = False
         self.expired = False
 
+    def expire(self) -> None:
+        self.expired = True
+        if self.lane is not None and self.lane.reason is None:
+            self.lane.reason = "timeout"
+        self.task.cancel()
+
+    def end(self) -> None:
+        """The run is over: take our request to cancel back, if we made one."""
+        self.done = True
+        if self.expired:
+            self.task.uncancel()
+            if self.lane is not None and self.lane.reason == "timeout":
+                self.lane.reason = None
+
 
 class Deadlines:
     """The runs of one handler in the order of their deadlines, and one timer for the first."""
@@ -51,16 +65,14 @@ class Deadlines:
         if self._timer is None:
             self._timer = self._clock.call_later(self._limit, self._expire)
         try:
-            return await awaitable
+            return await awaitable  # a handler that swallows the cancellation has succeeded, if late
         except asyncio.CancelledError:
-            # More than our one request means that somebody else wants the task to end, too.
-            if run.expired and task.uncancel() == 0:
-                if run.lane is not None:
-                    run.lane.reason = None
+            # A request by somebody else beside ours means that the task is to end, too.
+            if run.expired and run.task.cancelling() == 1:
                 raise TimeoutError(f"the handler did not end within {self._limit} s") from None
             raise
         finally:
-            run.done = True
+            run.end()
             self._forget_finished()
 
     def _forget_finished(self) -> None:
@@ -75,10 +87,7 @@ class Deadlines:
         while self._runs and (self._runs[0].done or self._runs[0].deadline <= now):
             run = self._runs.popleft()
             if not run.done:
-                run.expired = True
-                if run.lane is not None and run.lane.reason is None:
-                    run.lane.reason = "timeout"
-                run.task.cancel()
+                run.expire()
         if self._runs:
             self._timer = self._clock.call_later(self._runs[0].deadline - now, self._expire)
 

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +46,29 @@ async def work(job: dict) -> None:
 """
 
 
+# One worker under a supervisor that soon loses patience.
+SUPERVISE = """
+import asyncio
+from unibus.cli.restarts import RestartPolicy
+from unibus.cli.supervisor import Supervisor
+from unibus.cli.worker import Work, configure_logging
+
+if __name__ == "__main__":
+    configure_logging("info")
+    supervisor = Supervisor([Work("app:bus")], policy=RestartPolicy(first=0.01, budget=2))
+    raise SystemExit(asyncio.run(supervisor.run()))
+"""
+
+
 class Command:
-    """A running `unibus …` in a folder, its stderr going to a file."""
+    """A running `python …` in a folder, its stderr going to a file."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.folder = folder
         self._log = (folder / "stderr").open("wb")
         environment = {name: value for name, value in os.environ.items() if name != "UNIBUS_URL"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "unibus.cli", *arguments],
+            [sys.executable, *arguments],
             cwd=folder,
             env=environment,
             stdout=subprocess.DEVNULL,
@@ -63,6 +79,9 @@ class Command:
     @property
     def stderr(self) -> str:
         return (self.folder / "stderr").read_text()
+
+    def says(self, text: str) -> bool:
+        return text in self.stderr
 
     def until(self, what: str, true: Callable[[], Any], *, running: bool = True) -> Any:
         deadline = time.monotonic() + PATIENCE
@@ -100,11 +119,12 @@ class Command:
 
 @pytest.fixture
 def command(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    (tmp_path / "app.py").write_text(APP)
     started: list[Command] = []
 
-    def start(*arguments: str) -> Command:
-        started.append(Command(tmp_path, *arguments))
+    def start(*arguments: str, app: str = APP) -> Command:
+        (tmp_path / "app.py").write_text(app)
+        words = arguments if arguments[0].endswith(".py") else ("-m", "unibus.cli", *arguments)
+        started.append(Command(tmp_path, *words))
         return started[-1]
 
     yield start
@@ -123,6 +143,11 @@ def ask(port: int, path: str) -> tuple[int, Any] | None:
         return None
     finally:
         connection.close()
+
+
+def is_ready(port: int) -> bool:
+    answer = ask(port, "/ready")
+    return answer is not None and answer[0] == HTTPStatus.OK
 
 
 def alive(pid: int) -> bool:
@@ -188,6 +213,25 @@ def test_a_worker_that_dies_is_started_again(command: Callable[..., Command]) ->
     assert running.end() == 0, running.stderr
 
 
+def test_a_worker_that_dies_too_often_ends_it(command: Callable[..., Command], tmp_path: Path) -> None:
+    (tmp_path / "supervise.py").write_text(SUPERVISE)
+    running = command("supervise.py", app="import os; os._exit(7)")
+    assert running.end() == 1
+    assert running.stderr.count("died (exit code 7); it starts again") == 2
+    assert "dies too often" in running.stderr
+
+
+def test_a_third_signal_kills_a_worker_that_answers_no_more(command: Callable[..., Command]) -> None:
+    app = APP.replace("await asyncio.sleep(0.01)", "time.sleep(0.01)").replace("import asyncio", "import time, asyncio")
+    running = command("run", "app:bus", "--workers", "1", app=app)
+    running.until_started(1)
+    for said in ("finishing what is in hand", "letting go", "killing"):
+        running.signal(signal.SIGTERM)
+        running.until(said, partial(running.says, said), running=said != "killing")
+    assert running.end() == 1
+    assert "worker 0 did not finish what it had (SIGKILL)" in running.stderr
+
+
 def test_workers_that_cannot_start_end_it_with_one_line(command: Callable[..., Command]) -> None:
     running = command("run", "app:bus", "--workers", "2", "--url", "memroy://")
     assert running.end() == 2
@@ -197,12 +241,10 @@ def test_workers_that_cannot_start_end_it_with_one_line(command: Callable[..., C
 
 def test_workers_know_how_many_they_are(command: Callable[..., Command]) -> None:
     """A store of handled keys in one process is no help to two."""
-    running = command("run", "app:bus", "--workers", "2")
-    source = (running.folder / "app.py").read_text()
-    running.clear()
-    source = source.replace("async def work", "@idempotent(key=lambda m: 'x', store='memory')\nasync def work")
-    (running.folder / "app.py").write_text(source.replace("import Bus", "import Bus, idempotent"))
-    running = command("run", "app:bus", "--workers", "2")
+    app = APP.replace("import Bus", "import Bus, idempotent").replace(
+        "async def work", '@idempotent(key=lambda message: "x", store="memory")\nasync def work'
+    )
+    running = command("run", "app:bus", "--workers", "2", app=app)
     assert running.end() == 2
     assert "with 2 workers" in running.stderr
 
@@ -218,7 +260,7 @@ def test_workers_go_when_their_supervisor_is_killed(command: Callable[..., Comma
 
 def test_health_over_http(command: Callable[..., Command], free_port: int) -> None:
     running = command("run", "app:bus", "--health-port", str(free_port))
-    running.until("it is ready", lambda: (answer := ask(free_port, "/ready")) and answer[0] == 200)
+    running.until("it is ready", partial(is_ready, free_port))
     assert ask(free_port, "/live") == (200, {"live": True, "ready": True, "reasons": []})
     (running.folder / "go").touch()
     running.until_started(1)
@@ -230,7 +272,7 @@ def test_each_worker_has_a_health_port_of_its_own(command: Callable[..., Command
     running = command("run", "app:bus", "--workers", "2", "--health-port", str(free_port))
     (running.folder / "go").touch()
     for port in (free_port, free_port + 1):
-        running.until("it is ready", lambda port=port: (answer := ask(port, "/ready")) and answer[0] == 200)
+        running.until("it is ready", partial(is_ready, port))
     running.signal(signal.SIGTERM)
     assert running.end() == 0, running.stderr
 

@@ -537,7 +537,12 @@ async def test_browse_shows_pages_without_side_effects(world: World, url: str, e
         pages.append(ids(page))
     assert (pages, cursor) == ([["1", "2"], ["3", "4"], ["5"]], None)
     subscription = await driver.subscribe(QUEUE, prefetch=10, notify=events)
-    assert [d.redelivered for d in await subscription.receive(10, 0)] == [False] * 5
+    held = await subscription.receive(10, 0)
+    assert [delivery.redelivered for delivery in held] == [False] * 5
+    await subscription.settle(held[:2], Outcome.NACK)
+    await subscription.settle(held[2:], Outcome.ACK)
+    page, _ = await driver.browse(QUEUE, None, 2)
+    assert ids(page) == ["1", "2"]
 
 
 async def test_depth(world: World, url: str, events: Events) -> None:
@@ -640,3 +645,21 @@ async def test_a_wake_up_that_is_cancelled_goes_to_the_next(clock: MovableClock,
     await clock.quiet()
     assert cancelled.cancelled()
     assert ids(waiting.result()) == ["1"]
+
+
+async def test_a_full_subscription_does_not_stand_in_the_way(clock: MovableClock, world: World, events: Events) -> None:
+    driver = await world.driver()
+    await driver.declare(create(QUEUE))
+    full = await driver.subscribe(QUEUE, prefetch=1, notify=events)
+    free = await driver.subscribe(QUEUE, prefetch=1, notify=events)
+    await driver.send(QUEUE, outs(1))
+    await full.receive(1, 0)
+    stuck = asyncio.create_task(full.receive(1, 5))
+    await clock.quiet()
+    waiting = asyncio.create_task(free.receive(1, 5))
+    await clock.quiet()
+    await driver.send(QUEUE, outs(2))
+    await clock.quiet()
+    assert ids(waiting.result()) == ["2"]
+    await clock.advance(5)
+    assert list(stuck.result()) == []

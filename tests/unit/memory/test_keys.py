@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +13,9 @@ from unibus.driver import Delivery, Outbound, Outcome, Queue, Source, Topic, Top
 from unibus.memory import MemoryDriver
 from unibus.memory.fifo import Entry
 from unibus.memory.keyed import Keyed
+from unibus.memory.queue_subscription import QueueSubscription
 from unibus.memory.subscription import MemorySubscription
+from unibus.testing.clock import MovableClock
 
 ORDERED = Queue("ordered", ordering="key")
 
@@ -129,6 +130,38 @@ async def test_an_ended_lease_frees_the_key(world: World) -> None:
     assert await now(b) == ["1", "2"]
 
 
+async def test_a_former_holder_has_no_claim_to_a_key(world: World) -> None:
+    driver, a, b = await two_consumers(world)
+    await driver.send(ORDERED, outs(1, 2, 3, key="k"))
+    await a.settle(await a.receive(1, 0), Outcome.ACK)
+    two, _ = await b.receive(2, 0)
+    await b.settle([two], Outcome.NACK)
+    assert await now(a) == []
+    assert await now(b) == ["2"]
+
+
+async def test_the_holder_too_waits_for_what_it_gave_back_for_later(world: World) -> None:
+    driver, a, _ = await two_consumers(world)
+    await driver.send(ORDERED, outs(1, 2, 3, key="k"))
+    one, _ = await a.receive(2, 0)
+    await a.settle([one], Outcome.NACK, delay=5)
+    assert await now(a) == []
+    await world.clock.advance(5)
+    assert await now(a) == ["1", "3"]
+
+
+async def test_a_subscription_that_left_is_forgotten(world: World) -> None:
+    driver, a, _ = await two_consumers(world)
+    await driver.send(ORDERED, outs(1, 2, key="k"))
+    await a.receive(1, 0)
+    assert isinstance(a, QueueSubscription)
+    store = a.queue.store
+    assert isinstance(store, Keyed)
+    assert list(store._held) == [a]
+    await a.close()
+    assert store._held == {}
+
+
 async def test_a_group_may_be_ordered(world: World) -> None:
     group = TopicSubscription(("a.*",), group="g", ordering="key")
     driver, a, b = await two_consumers(world, group)
@@ -226,14 +259,11 @@ class _Play:
         return await self.driver.subscribe(ORDERED, prefetch=100, notify=Events())
 
 
-@pytest.mark.parametrize("lease", [0])
 @settings(max_examples=150, deadline=None)
 @given(steps=STEPS)
-async def test_no_schedule_breaks_the_order_of_a_key(lease: int, steps: list[Step]) -> None:
-    from unibus.testing.clock import MovableClock
-
+async def test_no_schedule_breaks_the_order_of_a_key(steps: list[Step]) -> None:
     world = World(MovableClock())
-    driver = await world.driver(f"memory://?lease={lease}")
+    driver = await world.driver("memory://?lease=0")
     await driver.declare(create(ORDERED))
     play = _Play(world, driver)
     play.subscriptions = [await play.subscribe() for _ in range(3)]

@@ -1,0 +1,190 @@
+"""The job: make sure that nothing is left of an earlier run, send the flights, wait for the last one, close the books."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from examples.flights.app import COUNT, DELAYS, FLIGHTS, RETRY_AFTER, make_bus
+from examples.flights.books import Books, DeadFlight
+from examples.flights.ledger import Ledger
+from examples.flights.messages import FlightRow
+from examples.flights.rows import read_rows
+from unibus import Bus, Queue, TopicSubscription
+from unibus.dead_letters import DeadLetter
+from unibus.pull import Pull
+
+DEAD_LETTERS = FLIGHTS.dead_letters
+SOURCES: tuple[Queue | TopicSubscription, ...] = (
+    FLIGHTS, DEAD_LETTERS, DELAYS, DELAYS.dead_letters, COUNT, COUNT.dead_letters,
+)  # fmt: skip
+
+SENT_TWICE = 0.05
+LOOK_EVERY = 0.1
+QUIET = RETRY_AFTER + 5.0
+"""Where messages may be lost: seconds without any progress after which the rest is given up."""
+
+
+class JobError(Exception):
+    """The job cannot be done; the message says what to do."""
+
+
+async def run(
+    url: str,
+    *,
+    seed: int = 1,
+    concurrency: int = 50,
+    at_most_once: bool = False,
+    purge: bool = False,
+    patience: float = 300.0,
+    ledger: Ledger | None = None,
+    on_progress: Callable[[Ledger, Bus], None] = lambda ledger, bus: None,
+) -> Books:
+    """Raises JobError if a queue is not empty at start, or nothing happens for `patience` seconds."""
+    ledger = ledger or Ledger()
+    guarantee = "at_most_once" if at_most_once else "at_least_once"
+    bus = make_bus(url, ledger, seed=seed, concurrency=concurrency, guarantee=guarantee)  # type: ignore[arg-type]
+    async with bus:
+        if purge:
+            await empty(bus)
+        await refuse_leftovers(bus)
+        async with bus.consuming():
+            started = time.monotonic()
+            flights = repeat_some(read_rows(), ledger, seed)
+            producer = bus.producer(FLIGHTS, type=FlightRow)
+            sending = asyncio.create_task(producer.send_many(flights, key=lambda row: row.tailnum))
+            try:
+                await all_done(bus, ledger, sending, at_most_once=at_most_once, patience=patience, look=on_progress)
+            finally:
+                sending.cancel()
+            seconds = time.monotonic() - started
+            stats = bus.stats()[FLIGHTS.name]
+            dead = await read_dead_letters(bus, stats.dead_lettered)
+        return Books(
+            ledger=ledger,
+            sent=sending.result(),
+            skipped=stats.skipped,
+            retried=stats.retried,
+            dead=dead,
+            left=await depths(bus),
+            seconds=seconds,
+        )
+
+
+def repeat_some(rows: Iterator[FlightRow], ledger: Ledger, seed: int) -> Iterator[FlightRow]:
+    """Every row, and one departed flight in twenty a second time, as by a sender that saw no answer."""
+    draw = random.Random(seed)
+    for row in rows:
+        ledger.read += 1
+        yield row
+        if row.cancelled:
+            ledger.cancelled.add(row.flight_id)
+        elif draw.random() < SENT_TWICE:
+            ledger.repeated += 1
+            yield row
+
+
+# --- waiting for the last one -------------------------------------------------------------------------
+
+
+async def all_done(
+    bus: Bus,
+    ledger: Ledger,
+    sending: asyncio.Task[int],
+    *,
+    at_most_once: bool,
+    patience: float,
+    look: Callable[[Ledger, Bus], None],
+) -> None:
+    """Returns once every message is accounted for and the queues are empty, however long that takes.
+
+    Only a standstill ends it early: that is an error after `patience` seconds. Where messages may be
+    lost the counts need never add up, so there a shorter one over empty queues is the end.
+    """
+    progress: object = None
+    progress_at = time.monotonic()
+    while True:
+        look(ledger, bus)
+        missing = outstanding(bus, ledger, sending)
+        if not missing:
+            missing = [f"{depth:,} messages in {source}" for source, depth in (await working_depths(bus)).items() if depth]
+        if not missing:
+            return
+        stats = bus.stats()[FLIGHTS.name]
+        now = (ledger.read, ledger.handled.total(), ledger.counted, stats.skipped, stats.retried, stats.dead_lettered)
+        if now != progress:
+            progress, progress_at = now, time.monotonic()
+        still = time.monotonic() - progress_at
+        if at_most_once and sending.done() and still > QUIET and not any((await working_depths(bus)).values()):
+            return
+        if still > patience:
+            raise JobError(f"nothing has happened for {patience:g} s; missing: {'; '.join(missing)}")
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def outstanding(bus: Bus, ledger: Ledger, sending: asyncio.Task[int]) -> list[str]:
+    """What the counts say that has not arrived yet. Raises what made the sending fail."""
+    if not sending.done():
+        return [f"the end of the file, of which {ledger.read:,} rows were read"]
+    sent, stats, handled = sending.result(), bus.stats()[FLIGHTS.name], ledger.handled.total()
+    heard = sum(mean.count for mean in ledger.delays.values())
+    found = {
+        "flights to be handled, skipped or dead-lettered": sent - handled - stats.skipped - stats.dead_lettered,
+        "departures to be heard by the group delays": handled - heard,
+        "departures to be heard by the group count": handled - ledger.counted,
+    }
+    return [f"{number:,} {what}" for what, number in found.items() if number > 0]
+
+
+async def depths(bus: Bus, sources: tuple[Queue | TopicSubscription, ...] = SOURCES) -> dict[str, int]:
+    """How many messages lie in each: to be had, in somebody's hands, or delayed."""
+    found = {}
+    for source in sources:
+        depth = await bus.depth(source)
+        found[source.name] = depth.ready + (depth.in_flight or 0) + (depth.delayed or 0)
+    return found
+
+
+async def working_depths(bus: Bus) -> dict[str, int]:
+    return await depths(bus, (FLIGHTS, DELAYS, COUNT))
+
+
+# --- dead letters and leftovers -----------------------------------------------------------------------
+
+
+async def read_dead_letters(bus: Bus, expected: int) -> list[DeadFlight]:
+    """Take what is in flights.dlq. Cancelled flights are done with; anything else stays there to be looked at."""
+    found: list[DeadFlight] = []
+    async with bus.pull(queue=DEAD_LETTERS, type=FlightRow) as deliveries:
+        while len(found) < expected and (delivery := await deliveries.next(max_wait=10)) is not None:
+            record = DeadLetter.from_attributes(delivery.message.attributes)
+            found.append(DeadFlight(delivery.data.flight_id, record.reason if record else "no reason given"))
+            if delivery.data.cancelled:
+                await delivery.ack()
+    return found
+
+
+async def refuse_leftovers(bus: Bus) -> None:
+    """What is left of an earlier run would be counted in this one."""
+    left = [f"{name} ({depth:,})" for name, depth in (await depths(bus)).items() if depth]
+    if left:
+        raise JobError(f"not empty: {', '.join(left)}. Throw away what is in there with --purge, or use another broker")
+
+
+async def empty(bus: Bus) -> None:
+    """Throw away what is in the queues and groups, delayed messages too once they are due."""
+    for source in SOURCES:
+        async with _pull_anything(bus, source) as deliveries:
+            while (await depths(bus, (source,)))[source.name]:
+                while (delivery := await deliveries.next(max_wait=0.5)) is not None:
+                    await delivery.ack()
+
+
+def _pull_anything(bus: Bus, source: Queue | TopicSubscription) -> AbstractAsyncContextManager[Pull[Any]]:
+    if isinstance(source, Queue):
+        return bus.pull(queue=source, type=bytes)
+    return bus.pull(*source.patterns, group=source.group, type=bytes)

@@ -1,0 +1,48 @@
+"""What `kill -9` does to the process of a bus, without a process."""
+
+from __future__ import annotations
+
+from unibus.bus import Bus
+from unibus.consumer import Consumer
+from unibus.driver import Driver
+from unibus.idempotency.claims import Claims
+
+
+def kill(bus: Bus) -> Driver:
+    """End all that an open bus does, at once: no settling, no release of claims, no note to anybody.
+
+    Returns its driver, still open: cutting it off is the caller's. A handler of the bus may call
+    this, and must then await its own end.
+    """
+    session = bus.session
+    bus.forget_parent_process()  # no way leads to the session any more, so nothing drains it
+    for claims in session._claims:
+        _silence_claims(claims)
+    for consumer in session.consumers:
+        _silence_consumer(consumer)
+    for sender in session._all_senders():
+        sender.abort()
+    return session.driver
+
+
+def _silence_consumer(consumer: Consumer) -> None:
+    consumer.stopping = True  # no lane is started again
+    consumer.waiting.clear()
+    consumer.buffer.clear()
+    consumer.held.clear()
+    if consumer._renewing is not None:
+        consumer._renewing.cancel()
+    for task in (consumer._fetcher, consumer._renewal):
+        if task is not None:
+            task.cancel()
+    for lane in consumer.lanes:
+        lane.cancel("lost")  # the one reason that makes the core leave a delivery alone
+    consumer.settler.abort()
+
+
+def _silence_claims(claims: Claims) -> None:
+    claims._local.clear()  # what it does not know of it neither completes, releases nor renews
+    if claims._timer is not None:
+        claims._timer.cancel()
+
+
