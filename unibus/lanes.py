@@ -21,7 +21,7 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901 - a
     """One message after another. This is the path of nearly every message: keep it short."""
     current_lane.set(lane)
     handler, decode, verdicts, settler = (
-        consumer.folded.single, consumer.folded.decode, consumer.verdicts, consumer.settler,
+        consumer.folded.single, consumer.plan.decode, consumer.verdicts, consumer.settler,
     )  # fmt: skip
     assert handler is not None
     acks, attempt_of, set_current = settler.acks, verdicts.attempt_of, current_message.set
@@ -112,7 +112,7 @@ async def _handle_batch(consumer: Consumer, lane: Lane, deliveries: list[Deliver
     for delivery in deliveries:
         try:
             attempt = verdicts.attempt_of(delivery)
-            messages.append(Message(consumer.folded.decode(delivery), delivery, attempt))
+            messages.append(Message(consumer.plan.decode(delivery), delivery, attempt))
         except Exception as error:
             failures.append((delivery, None, error))
     current_message.set(None)

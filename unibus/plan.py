@@ -35,6 +35,7 @@ class Plan:
     dead_letters: Queue | None
     retry: RetryOption
     timeout: float | None
+    decode: Decode
 
     @property
     def ordered(self) -> bool:
@@ -48,9 +49,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """The handler with its middlewares around it, and its payload's decoder. One of the two forms is there."""
+    """The handler with its middlewares around it, in one of its two forms."""
 
-    decode: Decode
     single: Handler | None
     batch: BatchHandler | None
     stats: ConsumerStats

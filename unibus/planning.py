@@ -97,6 +97,7 @@ def plan(
             dead_letters=_dead_letters(source, options_of(registration.function).dead_letter, addresses),
             retry=retry,
             timeout=timeout,
+            decode=decoder(signature.payload, registration.where),
         )
 
 
@@ -147,17 +148,16 @@ def fold(
     options = _options(registration, settings.consumers.get(plan.name, config.ConsumerSettings()))
     first_own = next((place for place, option in enumerate(options) if option.kind == "use"), len(options))
     options[first_own:first_own] = [UseOption(wrap) for wrap in middleware]
-    decode = decoder(plan.signature.payload, plan.where)
     with errors_at(plan.function):
         if plan.signature.batch:
             batch = batch_invoker(plan.function, plan.signature, injected, executor, stats)
             for option in reversed(options):
                 batch = option.batch(around)(batch)
-            return Folded(decode, None, batch, stats)
+            return Folded(None, batch, stats)
         single = invoker(plan.function, plan.signature, injected, executor, stats)
         for option in reversed(options):
             single = option.single(around)(single)
-        return Folded(decode, single, None, stats)
+        return Folded(single, None, stats)
 
 
 def refuse_memory_store_among_workers(function: Callable[..., Any], default_store: object) -> None:

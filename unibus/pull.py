@@ -60,9 +60,8 @@ class PulledDelivery(Generic[T]):
 class Pull(Generic[T]):
     """An open pull: `async for delivery in deliveries`, or `await deliveries.next(max_wait)`."""
 
-    def __init__(self, consumer: Consumer, decode: codec.Decode) -> None:
+    def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
-        self._decode = decode
         self._closed = False
 
     @classmethod
@@ -81,10 +80,9 @@ class Pull(Generic[T]):
         session = bus.session
         source = TopicSubscription(topics, group) if queue is None else session.addresses.queue(queue)
         plan = _plan(source, annotation, prefetch)
-        decode = codec.decoder(annotation, f"pull of {source}")
         await session.declare_source(plan)
-        consumer = Consumer(plan, Folded(decode, None, None, ConsumerStats()), session)
-        pull = cls(consumer, decode)
+        consumer = Consumer(plan, Folded(None, None, ConsumerStats()), session)
+        pull = cls(consumer)
         await consumer.start()
         try:
             yield pull
@@ -125,7 +123,7 @@ class Pull(Generic[T]):
     async def _take(self, delivery: Delivery) -> PulledDelivery[T] | None:
         try:
             attempt = self._consumer.verdicts.attempt_of(delivery)
-            return PulledDelivery(self._consumer, Message(self._decode(delivery), delivery, attempt))
+            return PulledDelivery(self._consumer, Message(self._consumer.plan.decode(delivery), delivery, attempt))
         except (DecodeError, Retry, Reject) as error:
             await self._consumer.verdicts.carry_out(delivery, None, error)
             return None
@@ -149,4 +147,5 @@ def _plan(source: Queue | TopicSubscription, annotation: Any, prefetch: int) -> 
         dead_letters=None if own or ephemeral else source.dead_letters,
         retry=DEFAULT_RETRY,
         timeout=None,
+        decode=codec.decoder(annotation, f"pull of {name}"),
     )

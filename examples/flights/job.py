@@ -1,4 +1,4 @@
-"""The job: make sure that nothing is left of an earlier run, send the flights, wait for the last one, close the books."""
+"""The job: refuse what an earlier run left, send the flights, wait for the last of them, close the books."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from examples.flights.messages import FlightRow
 from examples.flights.rows import read_rows
 from unibus import Bus, Queue, TopicSubscription
 from unibus.dead_letters import DeadLetter
+from unibus.driver import Guarantee
+from unibus.errors import ConnectionLost
 from unibus.pull import Pull
 
 DEAD_LETTERS = FLIGHTS.dead_letters
@@ -46,8 +48,8 @@ async def run(
 ) -> Books:
     """Raises JobError if a queue is not empty at start, or nothing happens for `patience` seconds."""
     ledger = ledger or Ledger()
-    guarantee = "at_most_once" if at_most_once else "at_least_once"
-    bus = make_bus(url, ledger, seed=seed, concurrency=concurrency, guarantee=guarantee)  # type: ignore[arg-type]
+    guarantee: Guarantee = "at_most_once" if at_most_once else "at_least_once"
+    bus = make_bus(url, ledger, seed=seed, concurrency=concurrency, guarantee=guarantee)
     async with bus:
         if purge:
             await empty(bus)
@@ -100,44 +102,49 @@ async def all_done(
     patience: float,
     look: Callable[[Ledger, Bus], None],
 ) -> None:
-    """Returns once every message is accounted for and the queues are empty, however long that takes.
+    """Return once every message is accounted for and the queues are empty, however long that takes.
 
-    Only a standstill ends it early: that is an error after `patience` seconds. Where messages may be
-    lost the counts need never add up, so there a shorter one over empty queues is the end.
+    Only a standstill ends it early: after `patience` seconds it is an error. Where messages may be
+    lost the counts need never add up, so there a shorter one, over empty queues, is the end.
     """
     progress: object = None
     progress_at = time.monotonic()
-    while True:
+    while missing := await outstanding(bus, ledger, sending):
         look(ledger, bus)
-        missing = outstanding(bus, ledger, sending)
-        if not missing:
-            missing = [f"{depth:,} messages in {source}" for source, depth in (await working_depths(bus)).items() if depth]
-        if not missing:
-            return
         stats = bus.stats()[FLIGHTS.name]
         now = (ledger.read, ledger.handled.total(), ledger.counted, stats.skipped, stats.retried, stats.dead_lettered)
         if now != progress:
             progress, progress_at = now, time.monotonic()
         still = time.monotonic() - progress_at
-        if at_most_once and sending.done() and still > QUIET and not any((await working_depths(bus)).values()):
-            return
+        if at_most_once and still > QUIET and sending.done() and not await in_queues(bus):
+            break
         if still > patience:
             raise JobError(f"nothing has happened for {patience:g} s; missing: {'; '.join(missing)}")
         await asyncio.sleep(LOOK_EVERY)
+    look(ledger, bus)
 
 
-def outstanding(bus: Bus, ledger: Ledger, sending: asyncio.Task[int]) -> list[str]:
-    """What the counts say that has not arrived yet. Raises what made the sending fail."""
+async def outstanding(bus: Bus, ledger: Ledger, sending: asyncio.Task[int]) -> list[str]:
+    """What has not arrived yet: by the counts, and once they add up, by the queues. Raises what stopped the sending."""
     if not sending.done():
-        return [f"the end of the file, of which {ledger.read:,} rows were read"]
+        return [f"the rest of the file, after {ledger.read:,} rows"]
     sent, stats, handled = sending.result(), bus.stats()[FLIGHTS.name], ledger.handled.total()
     heard = sum(mean.count for mean in ledger.delays.values())
-    found = {
+    counts = {
         "flights to be handled, skipped or dead-lettered": sent - handled - stats.skipped - stats.dead_lettered,
         "departures to be heard by the group delays": handled - heard,
         "departures to be heard by the group count": handled - ledger.counted,
     }
-    return [f"{number:,} {what}" for what, number in found.items() if number > 0]
+    return [f"{number:,} {what}" for what, number in counts.items() if number > 0] or await in_queues(bus)
+
+
+async def in_queues(bus: Bus) -> list[str]:
+    """What the handlers still have before them."""
+    try:
+        found = await depths(bus, (FLIGHTS, DELAYS, COUNT))
+    except ConnectionLost as error:  # the driver reconnects; so it is not known now, and asked again
+        return [f"an answer of the broker ({error})"]
+    return [f"{depth:,} messages in {source}" for source, depth in found.items() if depth]
 
 
 async def depths(bus: Bus, sources: tuple[Queue | TopicSubscription, ...] = SOURCES) -> dict[str, int]:
@@ -147,10 +154,6 @@ async def depths(bus: Bus, sources: tuple[Queue | TopicSubscription, ...] = SOUR
         depth = await bus.depth(source)
         found[source.name] = depth.ready + (depth.in_flight or 0) + (depth.delayed or 0)
     return found
-
-
-async def working_depths(bus: Bus) -> dict[str, int]:
-    return await depths(bus, (FLIGHTS, DELAYS, COUNT))
 
 
 # --- dead letters and leftovers -----------------------------------------------------------------------

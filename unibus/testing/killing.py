@@ -36,7 +36,7 @@ def _silence_consumer(consumer: Consumer) -> None:
         if task is not None:
             task.cancel()
     for lane in consumer.lanes:
-        lane.cancel("lost")  # the one reason that makes the core leave a delivery alone
+        lane.cancel("shutdown")  # a reason, so that the core does not take it for a failure
     consumer.settler.abort()
 
 

@@ -21,7 +21,7 @@ class Report:
         if not isinstance(facts, dict):
             return
         harness = self._harnesses.setdefault(
-            facts["harness"], {"url": facts["url"], "capabilities": facts["capabilities"], "cases": {}}
+            facts["harness"], {"scheme": facts["scheme"], "capabilities": facts["capabilities"], "cases": {}}
         )
         case = report.nodeid.rpartition("::")[2]
         if report.skipped:

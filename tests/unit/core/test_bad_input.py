@@ -385,9 +385,7 @@ async def test_a_union_whose_members_share_a_name() -> None:
 
     handle.__annotations__["order"] = Order | Other
     bus.consumer("orders")(handle)
-    with pytest.raises(ConfigurationError, match="one type name"):
-        async with bus.consuming():
-            pass
+    assert "one type name" in await refused(bus)
 
 
 async def test_a_lifespan_must_say_what_it_yields() -> None:
