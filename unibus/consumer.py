@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Collection, Coroutine, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from unibus import lanes
+from unibus.buffer import Buffer
+from unibus.draining import drain
 from unibus.driver import (
     Blocked,
     Delivery,
@@ -27,12 +26,12 @@ from unibus.driver import (
     Recreated,
     Revoking,
     Subscription,
-    Timer,
     Unblocked,
 )  # fmt: skip
 from unibus.errors import DriverError
 from unibus.keylines import KeyLines
 from unibus.lane import Lane
+from unibus.leases import Renewal
 from unibus.plan import Folded, Plan, Surface
 from unibus.settler import Settler
 from unibus.suspects import Suspects
@@ -43,8 +42,6 @@ logger = logging.getLogger("unibus.consumer")
 
 RECEIVE_WAIT = 10.0
 """Seconds that one receive waits for a message; only a bound, since stopping cancels it."""
-STUCK_WAIT = 5.0
-"""Seconds that a cancelled handler gets to end before it is reported and left behind."""
 RED_AFTER_RESTART = 60.0
 """Seconds that health stays red after a lane ended by itself."""
 
@@ -58,14 +55,13 @@ class Consumer:
         self.bus = bus
         self.clock = bus.clock
         self.stats = folded.stats
-        self.buffer: deque[Delivery] = deque()
+        self.buffer = Buffer(self.clock, self._note_change)
         self.held: dict[Delivery, None] = {}  # in the order of arrival
         self.keys = KeyLines() if plan.ordered else None
         self.waiting = Waiting(self.clock, self.resume)
         self.verdicts = Verdicts(self)
         self.suspects = Suspects(self)
         self.lanes: list[Lane] = []
-        self.idle: deque[asyncio.Future[None]] = deque()
         self.stopping = False
         self.disconnected = self.blocked = False
         self.progress_at = self.clock.monotonic()
@@ -74,8 +70,7 @@ class Consumer:
         self.settler: Settler
         self._fetcher: asyncio.Task[None] | None = None
         self._changed: asyncio.Future[None] | None = None
-        self._renewing: Timer | None = None
-        self._renewal: asyncio.Task[None] | None = None
+        self._renewal: Renewal | None = None
 
     # --- start ------------------------------------------------------------------------------------
 
@@ -90,10 +85,9 @@ class Consumer:
             lane = Lane()
             self.lanes.append(lane)
             self._run(lane)
-        self._fetcher = asyncio.get_running_loop().create_task(self._fetch(), name=f"unibus fetch {self.plan.name}")
-        self._fetcher.add_done_callback(self._fetcher_ended)
+        self._run_fetcher()
         if capabilities.lease is not None and isinstance(self.subscription, LeaseExtender):
-            self._renewing = self.clock.call_later(capabilities.lease / 3, self._start_renewal)
+            self._renewal = Renewal(self.subscription, self.held, capabilities.lease, self.clock)
 
     def _run(self, lane: Lane) -> None:
         work = lanes.run_batches if self.plan.signature.batch else lanes.run_singles
@@ -114,6 +108,10 @@ class Consumer:
         lane.held, lane.reason, lane.cancelled_by_others = (), None, False
         self._run(lane)
 
+    def _run_fetcher(self) -> None:
+        self._fetcher = asyncio.get_running_loop().create_task(self._fetch(), name=f"unibus fetch {self.plan.name}")
+        self._fetcher.add_done_callback(self._fetcher_ended)
+
     def _fetcher_ended(self, task: asyncio.Task[None]) -> None:
         if self.stopping or task.cancelled():
             return
@@ -122,8 +120,7 @@ class Consumer:
         )
         self.stats.lane_restarts += 1
         self.red_until = self.clock.monotonic() + RED_AFTER_RESTART
-        self._fetcher = asyncio.get_running_loop().create_task(self._fetch(), name=f"unibus fetch {self.plan.name}")
-        self._fetcher.add_done_callback(self._fetcher_ended)
+        self._run_fetcher()
 
     # --- fetching ---------------------------------------------------------------------------------
 
@@ -135,7 +132,7 @@ class Consumer:
         wait = 0.1
         while not self.stopping:
             free = self.plan.prefetch - len(self.held)
-            if free < (worth if self.buffer else 1) or (self.suspects.single_only and self.held):
+            if free < (worth if self.buffer.items else 1) or (self.suspects.single_only and self.held):
                 await self.change()
                 continue
             if (pause := self.verdicts.paused()) > 0:
@@ -167,49 +164,11 @@ class Consumer:
         """Hand deliveries to the lanes, one of a key at a time where the address is ordered."""
         if self.keys is not None:
             batch = self.keys.admit(batch)
-        self.buffer.extend(batch)
-        self._wake()
+        self.buffer.put(batch)
 
     def resume(self, delivery: Delivery) -> None:
         """Its waiting is over."""
-        self.buffer.appendleft(delivery)
-        self._wake()
-
-    def _wake(self) -> None:
-        """Wake one lane, and more only if it has not emptied the buffer when it first suspends."""
-        if self.buffer and self._wake_one():
-            asyncio.get_running_loop().call_soon(self._wake_rest)
-
-    def _wake_one(self) -> bool:
-        while self.idle:
-            lane = self.idle.popleft()
-            if not lane.done():
-                lane.set_result(None)
-                return True
-        return False
-
-    def _wake_rest(self) -> None:
-        for _ in range(len(self.buffer)):
-            if not self._wake_one():
-                return
-
-    async def next_item(self, max_wait: float | None = None) -> None:
-        """Wait until the buffer may have something, at most `max_wait` seconds."""
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.idle.append(woken)
-        self._note_change()  # nothing is buffered: worth a fetch, however few places are free
-        timer = None
-        if max_wait is not None:
-            timer = self.clock.call_later(max_wait, partial(_resolve, woken))
-        try:
-            await woken
-        except asyncio.CancelledError:
-            if woken.done() and not woken.cancelled():
-                self._wake()  # the call was for a lane that goes away
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
+        self.buffer.put_first(delivery)
 
     # --- settling ---------------------------------------------------------------------------------
 
@@ -217,8 +176,7 @@ class Consumer:
         """Nothing more will be done with it here: the next of its key may go."""
         self.verdicts.forget(delivery)
         if self.keys is not None and (following := self.keys.done(delivery)) is not None:
-            self.buffer.append(following)
-            self._wake()
+            self.buffer.put((following,))
 
     def give_back(self, deliveries: Collection[Delivery]) -> None:
         if deliveries:
@@ -282,9 +240,7 @@ class Consumer:
         """Take deliveries that no lane has in hand out of buffer, lines and waiting; returns those."""
         if not deliveries:
             return []
-        queued = [delivery for delivery in self.buffer if delivery in deliveries]
-        if queued:
-            self.buffer = deque(delivery for delivery in self.buffer if delivery not in deliveries)
+        queued = self.buffer.take_out(deliveries)
         waited = [delivery for delivery in deliveries if self.waiting.remove(delivery)]
         lined = self.keys.remove(deliveries) if self.keys is not None else []
         for delivery in (*queued, *waited):
@@ -292,96 +248,21 @@ class Consumer:
         order = {delivery: place for place, delivery in enumerate(self.held)}
         return sorted((*queued, *waited, *lined), key=lambda delivery: order.get(delivery, 0))
 
-    # --- leases -----------------------------------------------------------------------------------
-
-    def _start_renewal(self) -> None:
-        self._renewal = asyncio.get_running_loop().create_task(self._renew())
-
-    async def _renew(self) -> None:
-        lease = self.bus.capabilities.lease
-        assert lease is not None
-        assert isinstance(self.subscription, LeaseExtender)
-        try:
-            if self.held:
-                await self.subscription.extend(list(self.held), lease)
-        except DriverError as error:
-            logger.warning("%s cannot renew %d leases: %s", self.plan.name, len(self.held), error)
-        self._renewing = self.clock.call_later(lease / 3, self._start_renewal)
-
     # --- stop -------------------------------------------------------------------------------------
 
     async def stop(self, over: asyncio.Future[None]) -> bool:
-        """Stop fetching, let the lanes finish until `over` is done, settle, give back the rest.
-
-        Returns whether every handler ended by itself.
-        """
+        """Drain until `over`, then let go. Returns whether every handler ended by itself."""
         if self.subscription is None:
             return True
         self.stopping = True
         if self._fetcher is not None:
             self._fetcher.cancel()
             await asyncio.wait([self._fetcher])
-        left_waiting = self.waiting.clear()
-        self._wake_all()
-        clean = await self._end_lanes(over)
-        left_waiting += self.waiting.clear()  # what the last runs parked
-        await self._within(over, self.verdicts.release_waiting(left_waiting))
-        await self._within(over, self.settler.flush())
-        await self._give_back_rest(over)
-        if self._renewing is not None:
-            self._renewing.cancel()
-        if self._renewal is not None:
-            self._renewal.cancel()
-        self.settler.abort()
         try:
-            await self.subscription.close()
-        except DriverError as error:
-            logger.warning("%s could not be closed cleanly: %s", self.plan.name, error)
-        return clean
-
-    async def _end_lanes(self, over: asyncio.Future[None]) -> bool:
-        tasks = {lane.task: lane for lane in self.lanes if lane.task is not None}
-        if not tasks:  # a pull has no lanes
-            return True
-        running = asyncio.ensure_future(asyncio.wait(tasks))
-        await asyncio.wait((running, over), return_when=asyncio.FIRST_COMPLETED)
-        late = [lane for task, lane in tasks.items() if not task.done()]
-        for lane in late:
-            lane.cancel("shutdown")
-        if late:
-            grace = asyncio.ensure_future(self.clock.sleep(STUCK_WAIT))
-            await asyncio.wait((running, grace), return_when=asyncio.FIRST_COMPLETED)
-            grace.cancel()
-        stuck = [lane for lane in late if lane.task is not None and not lane.task.done()]
-        if stuck:
-            logger.error(
-                "%d runs of %s did not end when cancelled; their messages are given back", len(stuck), self.plan.where
-            )
-        running.cancel()
-        return not late
-
-    async def _give_back_rest(self, over: asyncio.Future[None]) -> None:
-        self.buffer.clear()
-        self.give_back(list(self.held))
-        await self._within(over, self.settler.flush())
-
-    async def _within(self, over: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
-        """Wait for the work until the grace period is over, and then for a moment still."""
-        task = asyncio.ensure_future(work)
-        await asyncio.wait((task, over), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            moment = asyncio.ensure_future(self.clock.sleep(1.0))
-            await asyncio.wait((task, moment), return_when=asyncio.FIRST_COMPLETED)
-            moment.cancel()
-        if not task.done():
-            task.cancel()
-        elif not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s could not stop cleanly", self.plan.name, exc_info=error)
-
-    def _wake_all(self) -> None:
-        while self._wake_one():
-            pass
-        self._note_change()
+            return await drain(self, over)
+        finally:
+            if self._renewal is not None:
+                self._renewal.stop()
 
     # --- health -----------------------------------------------------------------------------------
 
@@ -402,8 +283,3 @@ class Consumer:
                 f"{name}: no progress for {now - self.progress_at:.0f} s with {len(self.held)} messages in hand"
             )
         return found
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -25,14 +25,14 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901 - a
     )  # fmt: skip
     assert handler is not None
     acks, attempt_of, set_current = settler.acks, verdicts.attempt_of, current_message.set
-    keys, loop_time = consumer.keys, asyncio.get_running_loop().time
+    items, keys, loop_time = consumer.buffer.items, consumer.keys, asyncio.get_running_loop().time
     turn_ends = loop_time() + LONGEST_TURN
     while not consumer.stopping:
-        if not consumer.buffer:
-            await consumer.next_item()
+        if not items:
+            await consumer.buffer.wait()
             turn_ends = loop_time() + LONGEST_TURN
             continue
-        delivery = consumer.buffer.popleft()
+        delivery = items.popleft()
         lane.held = (delivery,)
         message: Message[Any] | None = None
         try:
@@ -77,8 +77,8 @@ async def run_batches(consumer: Consumer, lane: Lane) -> None:
     """One batch after another: what is buffered, and what comes within `max_wait` of the first."""
     current_lane.set(lane)
     while not consumer.stopping:
-        if not consumer.buffer:
-            await consumer.next_item()
+        if not consumer.buffer.items:
+            await consumer.buffer.wait()
             continue
         deliveries: list[Delivery] = []
         lane.held = deliveries
@@ -96,12 +96,12 @@ async def _collect(consumer: Consumer, deliveries: list[Delivery]) -> None:
     most, clock = consumer.plan.max_batch, consumer.clock
     until = clock.monotonic() + consumer.plan.max_wait
     while True:
-        while consumer.buffer and len(deliveries) < most:
-            deliveries.append(consumer.buffer.popleft())
+        while consumer.buffer.items and len(deliveries) < most:
+            deliveries.append(consumer.buffer.items.popleft())
         left = until - clock.monotonic()
         if len(deliveries) >= most or left <= 0 or consumer.stopping or consumer.suspects.single_only:
             return
-        await consumer.next_item(left)
+        await consumer.buffer.wait(left)
 
 
 async def _handle_batch(consumer: Consumer, lane: Lane, deliveries: list[Delivery]) -> None:

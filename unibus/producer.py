@@ -146,7 +146,7 @@ class Producer(_Writer[T]):
         wait = seconds(delay) if delay else 0.0
         if wait:
             self._check_delay(session, wait)
-        outbound = session.outbound(self._encoder, data, key, headers, id, correlation_id)
+        outbound = session.envelopes.outbound(self._encoder, data, key, headers, id, correlation_id)
         outbound.delay = wait
         outbound.priority = priority
         await sender.send(outbound)
@@ -169,7 +169,7 @@ class Producer(_Writer[T]):
         wait = seconds(delay)
         if wait:
             self._check_delay(session, wait)
-        encoder, make_outbound = self._encoder, session.outbound
+        encoder, make_outbound = self._encoder, session.envelopes.outbound
 
         def make(item: T) -> Outbound:
             outbound = make_outbound(encoder, item, key(item) if key is not None else None, headers, None, None)
@@ -225,7 +225,7 @@ class Publisher(_Writer[T]):
         Parameters and errors as for `Producer.send`; publishing has no delay.
         """
         session, sender = await self._ready()
-        outbound = session.outbound(self._encoder, data, key, headers, id, correlation_id)
+        outbound = session.envelopes.outbound(self._encoder, data, key, headers, id, correlation_id)
         outbound.topic = self.topic
         await sender.send(outbound)
         return outbound.message_id
@@ -242,7 +242,7 @@ class Publisher(_Writer[T]):
         topic = self.topic
 
         def make(item: T) -> Outbound:
-            outbound = session.outbound(
+            outbound = session.envelopes.outbound(
                 self._encoder, item, key(item) if key is not None else None, headers, None, None
             )
             outbound.topic = topic

@@ -110,15 +110,15 @@ class Pull(Generic[T]):
         while True:
             if self._closed:
                 raise NotOpen("this pull is closed; pull inside its `async with`")
-            if consumer.buffer:
-                found = await self._take(consumer.buffer.popleft())
+            if consumer.buffer.items:
+                found = await self._take(consumer.buffer.items.popleft())
                 if found is not None:
                     return found
                 continue
             left = None if until is None else until - consumer.clock.monotonic()
             if left is not None and left <= 0:
                 return None
-            await consumer.next_item(left)
+            await consumer.buffer.wait(left)
 
     async def _take(self, delivery: Delivery) -> PulledDelivery[T] | None:
         try:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Any
 
-from unibus import attributes as names
 from unibus import config, lifespan, negotiation, planning
-from unibus.codec import Encoder
 from unibus.consumer import Consumer
 from unibus.driver import (
     Address,
@@ -28,24 +25,19 @@ from unibus.driver import (
     TopicSubscription,
     Topology,
 )
-from unibus.errors import ConfigurationError, EncodeError, NotOpen, UnibusError
+from unibus.envelope import Envelopes
+from unibus.errors import ConfigurationError, NotOpen, UnibusError
 from unibus.idempotency.claims import Claims
 from unibus.idempotency.memory import MemoryStore
 from unibus.idempotency.store import IdempotencyStore
-from unibus.ids import Stamps
-from unibus.message import current_message
 from unibus.plan import Plan
 from unibus.router import Registration
 from unibus.sender import Sender
-from unibus.verdicts import check_size
 
 logger = logging.getLogger("unibus")
 
 MAX_CHUNK = 256
-MAX_HEADERS = 64
-MAX_HEADER_VALUE = 4096
-_HEADER_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_RESERVED_HEADERS = ("unibus", "ce_", "ce-", "cloudevents")
+"""The most messages that `send_many` puts into one call: two such chunks are in memory."""
 
 
 class Session:
@@ -73,7 +65,7 @@ class Session:
         self._bus = bus
         self._declare = declare
         self._default_store = default_store
-        self._stamps = Stamps(clock)
+        self.envelopes = Envelopes(name, clock)
         self._senders: dict[Address, Sender] = {}
         self._topics: Sender | None = None
         self._known: set[Address] = set()
@@ -82,8 +74,6 @@ class Session:
         self._claims: list[Claims] = []
         self._stack = AsyncExitStack()
         self._executor: ThreadPoolExecutor | None = None
-        self._max_body: int | None = None
-        self._source = {names.SOURCE: name}
         self.plans = self._plan(registrations)
 
     # --- open -------------------------------------------------------------------------------------
@@ -115,7 +105,7 @@ class Session:
     async def open(self) -> None:
         """Connect, compare what is asked with what is there, then create or verify."""
         await self.driver.open()
-        self._max_body = self.capabilities.max_body
+        self.envelopes.limit(self.capabilities)
         verdicts = negotiation.judge(self.requirements(), self.capabilities)
         negotiation.refuse_unsupported(verdicts)
         for plan in self.plans:
@@ -190,36 +180,6 @@ class Session:
     async def _publish(self, address: Address, messages: Sequence[Outbound]) -> None:
         await self.driver.send(self.addresses.topic(messages[0].topic or ""), messages)
 
-    def outbound(
-        self,
-        encoder: Encoder,
-        data: Any,
-        key: str | None,
-        headers: Mapping[str, str] | None,
-        message_id: str | None,
-        correlation_id: str | None,
-    ) -> Outbound:
-        """A message ready to leave. Raises EncodeError and MessageTooLarge, before anything is queued."""
-        body, described = encoder.encode(data)
-        stamps = self._stamps
-        fresh_id = stamps.next_id()
-        attributes = self._source | described
-        attributes[names.TIME] = stamps.time
-        current = current_message.get()
-        if current is not None:
-            attributes[names.CORRELATION_ID] = correlation_id or current.correlation_id
-            attributes[names.CAUSATION_ID] = current.delivery.message_id
-            if (trace := current.delivery.attributes.get(names.TRACE_PARENT)) is not None:
-                attributes[names.TRACE_PARENT] = trace
-        elif correlation_id is not None:
-            attributes[names.CORRELATION_ID] = correlation_id
-        outbound = Outbound(
-            body, attributes, _NO_HEADERS if not headers else _checked(headers), key, message_id or fresh_id
-        )
-        if self._max_body is not None:
-            check_size(outbound, self._max_body, with_metadata=self.capabilities.body_limit_counts_metadata)
-        return outbound
-
     # --- consuming --------------------------------------------------------------------------------
 
     def refuse_second_consuming(self) -> None:
@@ -267,7 +227,7 @@ class Session:
                 f'@idempotent: no store for {chosen.split(":", 1)[0]!r} is known; there is "memory"'
             )
         self._stores[id(chosen)] = chosen
-        owner = f"{socket.gethostname()}:{os.getpid()}:{self._stamps.next_id()}"
+        owner = f"{socket.gethostname()}:{os.getpid()}:{self.envelopes.stamps.next_id()}"
         claims = Claims(chosen, self.clock, owner, lease, ttl)
         self._claims.append(claims)
         return claims
@@ -321,27 +281,6 @@ class Session:
             await self.driver.close()
         except UnibusError as error:
             logger.warning("the driver could not be closed cleanly: %s", error)
-
-
-_NO_HEADERS: Mapping[str, str] = {}
-
-
-def _checked(headers: Mapping[str, str]) -> dict[str, str]:
-    """What every broker can carry. Raises EncodeError that names the header."""
-    if len(headers) > MAX_HEADERS:
-        raise EncodeError(f"{len(headers)} headers; at most {MAX_HEADERS} travel everywhere")
-    for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise EncodeError(f"header name {name!r}: use up to 128 of A-Z a-z 0-9 . _ -")
-        if name.lower().startswith(_RESERVED_HEADERS):
-            raise EncodeError(f"header name {name!r} is kept for unibus and CloudEvents; choose another")
-        if not isinstance(value, str):
-            raise EncodeError(f"header {name!r} is a {type(value).__name__}; header values are str")
-        if len(value.encode(errors="surrogatepass")) > MAX_HEADER_VALUE:
-            raise EncodeError(f"header {name!r} is longer than {MAX_HEADER_VALUE} bytes; put it into the payload")
-        if not value.isprintable() and any(char in value for char in "\r\n\0"):
-            raise EncodeError(f"header {name!r} has a line break or NUL in it")
-    return dict(headers)
 
 
 def not_open(state: str) -> NotOpen:

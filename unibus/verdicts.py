@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from unibus import attributes as names
 from unibus import dead_letters
 from unibus.driver import Delivery, Outbound, Outcome, Queue
-from unibus.errors import DriverError, HandlerCancelled, MessageTooLarge, SendError
+from unibus.envelope import size_of
+from unibus.errors import DriverError, HandlerCancelled, SendError
 from unibus.ids import rfc3339
 from unibus.message import Message
 from unibus.outcome import Drop, Postponed, Reject, Retry
@@ -342,17 +343,3 @@ class Verdicts:
             logger.warning("message %s goes back without its failed attempts: %s", delivery.message_id, error)
             return
         self._consumer.settler.ack(delivery)
-
-
-def size_of(outbound: Outbound, *, with_metadata: bool) -> int:
-    """Bytes of a message, as its limit counts them."""
-    size = len(outbound.body or b"")
-    if with_metadata:
-        for name, value in (*outbound.attributes.items(), *outbound.headers.items()):
-            size += len(name.encode()) + len(value.encode())
-    return size
-
-
-def check_size(outbound: Outbound, limit: int | None, *, with_metadata: bool) -> None:
-    if limit is not None and (size := size_of(outbound, with_metadata=with_metadata)) > limit:
-        raise MessageTooLarge(size, limit)

@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from examples.flights import report
-from examples.flights.job import JobError, run
+from examples.flights.job import Standstill, run
+from examples.flights.leftovers import NotEmpty
 from unibus import UnibusError, UnsupportedCapability
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -67,7 +68,7 @@ def main(
             )
     except UnsupportedCapability as error:
         _fail([str(error)] if at_most_once else [str(error), "if it may lose messages, say --at-most-once"])
-    except (JobError, UnibusError) as error:
+    except (NotEmpty, Standstill, UnibusError) as error:
         _fail([str(error)])
     if as_json:
         typer.echo(json.dumps(books.as_json()))

@@ -6,19 +6,17 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 from examples.flights.app import COUNT, DELAYS, FLIGHTS, RETRY_AFTER, make_bus
 from examples.flights.books import Books, DeadFlight
 from examples.flights.ledger import Ledger
+from examples.flights.leftovers import depths, refuse_leftovers, throw_away
 from examples.flights.messages import FlightRow
 from examples.flights.rows import read_rows
 from unibus import Bus, Queue, TopicSubscription
 from unibus.dead_letters import DeadLetter
 from unibus.driver import Guarantee
 from unibus.errors import ConnectionLost
-from unibus.pull import Pull
 
 DEAD_LETTERS = FLIGHTS.dead_letters
 SOURCES: tuple[Queue | TopicSubscription, ...] = (
@@ -31,8 +29,8 @@ QUIET = RETRY_AFTER + 5.0
 """Where messages may be lost: seconds without any progress after which the rest is given up."""
 
 
-class JobError(Exception):
-    """The job cannot be done; the message says what to do."""
+class Standstill(Exception):
+    """Nothing happens any more; the message says what is missing."""
 
 
 async def run(
@@ -46,14 +44,14 @@ async def run(
     ledger: Ledger | None = None,
     on_progress: Callable[[Ledger, Bus], None] = lambda ledger, bus: None,
 ) -> Books:
-    """Raises JobError if a queue is not empty at start, or nothing happens for `patience` seconds."""
+    """Raises NotEmpty if something is left of an earlier run, Standstill if nothing happens for `patience` seconds."""
     ledger = ledger or Ledger()
     guarantee: Guarantee = "at_most_once" if at_most_once else "at_least_once"
     bus = make_bus(url, ledger, seed=seed, concurrency=concurrency, guarantee=guarantee)
     async with bus:
         if purge:
-            await empty(bus)
-        await refuse_leftovers(bus)
+            await throw_away(bus, SOURCES)
+        await refuse_leftovers(bus, SOURCES)
         async with bus.consuming():
             started = time.monotonic()
             flights = repeat_some(read_rows(), ledger, seed)
@@ -72,7 +70,7 @@ async def run(
             skipped=stats.skipped,
             retried=stats.retried,
             dead=dead,
-            left=await depths(bus),
+            left=await depths(bus, SOURCES),
             seconds=seconds,
         )
 
@@ -119,7 +117,7 @@ async def all_done(
         if at_most_once and still > QUIET and sending.done() and not await in_queues(bus):
             break
         if still > patience:
-            raise JobError(f"nothing has happened for {patience:g} s; missing: {'; '.join(missing)}")
+            raise Standstill(f"nothing has happened for {patience:g} s; missing: {'; '.join(missing)}")
         await asyncio.sleep(LOOK_EVERY)
     look(ledger, bus)
 
@@ -147,16 +145,7 @@ async def in_queues(bus: Bus) -> list[str]:
     return [f"{depth:,} messages in {source}" for source, depth in found.items() if depth]
 
 
-async def depths(bus: Bus, sources: tuple[Queue | TopicSubscription, ...] = SOURCES) -> dict[str, int]:
-    """How many messages lie in each: to be had, in somebody's hands, or delayed."""
-    found = {}
-    for source in sources:
-        depth = await bus.depth(source)
-        found[source.name] = depth.ready + (depth.in_flight or 0) + (depth.delayed or 0)
-    return found
-
-
-# --- dead letters and leftovers -----------------------------------------------------------------------
+# --- dead letters --------------------------------------------------------------------------------------
 
 
 async def read_dead_letters(bus: Bus, expected: int) -> list[DeadFlight]:
@@ -169,25 +158,3 @@ async def read_dead_letters(bus: Bus, expected: int) -> list[DeadFlight]:
             if delivery.data.cancelled:
                 await delivery.ack()
     return found
-
-
-async def refuse_leftovers(bus: Bus) -> None:
-    """What is left of an earlier run would be counted in this one."""
-    left = [f"{name} ({depth:,})" for name, depth in (await depths(bus)).items() if depth]
-    if left:
-        raise JobError(f"not empty: {', '.join(left)}. Throw away what is in there with --purge, or use another broker")
-
-
-async def empty(bus: Bus) -> None:
-    """Throw away what is in the queues and groups, delayed messages too once they are due."""
-    for source in SOURCES:
-        async with _pull_anything(bus, source) as deliveries:
-            while (await depths(bus, (source,)))[source.name]:
-                while (delivery := await deliveries.next(max_wait=0.5)) is not None:
-                    await delivery.ack()
-
-
-def _pull_anything(bus: Bus, source: Queue | TopicSubscription) -> AbstractAsyncContextManager[Pull[Any]]:
-    if isinstance(source, Queue):
-        return bus.pull(queue=source, type=bytes)
-    return bus.pull(*source.patterns, group=source.group, type=bytes)

@@ -67,6 +67,8 @@ class Faults:
     the first that takes a call has it.
     """
 
+    narrow: Callable[[Capabilities], Capabilities] = lambda capabilities: capabilities  # noqa: E731
+    """Capabilities below those of the driver, such as smaller batches."""
     calls: list[Call] = field(default_factory=list)
     subscriptions: list[FaultySubscription] = field(default_factory=list)
     _rules: list[_Rule] = field(default_factory=list)
@@ -131,7 +133,7 @@ class FaultyDriver:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self.inner.capabilities
+        return self._faults.narrow(self.inner.capabilities)
 
     async def open(self) -> None:
         await self._faults.pass_through(Call("open"), lambda _: self.inner.open())

@@ -42,12 +42,16 @@ class Harness:
     """Real seconds within which what must come does come."""
     silence: float = 1.0
     """Seconds, of the harness's time, after which what has not come does not come any more."""
+    slack: float = 2.0
+    """Seconds beyond the stated precision by which a delay may run on, under a loaded test machine."""
     longest_wait: float = 5.0
     """Seconds that a case may let pass; with a movable clock there is no limit."""
     largest_body: int = 16 * 1024 * 1024
     """Bytes; limits of bodies above this are not tried."""
     load: int = 2000
     """Messages in the cases under load."""
+    many: int = 100
+    """Queues at once in the case that has many."""
     clock: MovableClock | None = None
     connect: Connect | None = None
 
@@ -132,6 +136,10 @@ class Harness:
         else:
             await asyncio.sleep(seconds)
 
+    async def sleep(self, seconds: float) -> None:
+        """For handlers: be busy for so long. Time passes by `wait` and `until` of the case."""
+        await (self.clock or SystemClock()).sleep(seconds)
+
     async def until(self, condition: Callable[[], bool | Awaitable[bool]], what: str, within: float = 600.0) -> None:
         """Return as soon as the condition holds. within: seconds of the harness's time, if it is moved."""
         given_up = time.monotonic() + self.patience
@@ -152,6 +160,10 @@ class Harness:
             task.cancel()
             raise
         return await task
+
+    async def gather(self, *awaitables: Awaitable[Any]) -> list[Any]:
+        """All outcomes, errors among them, of what may need time to pass."""
+        return await self.passing(asyncio.gather(*awaitables, return_exceptions=True))
 
     async def silent(self) -> None:
         """Let so much time pass that whatever was to come has come."""

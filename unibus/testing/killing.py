@@ -28,13 +28,12 @@ def kill(bus: Bus) -> Driver:
 def _silence_consumer(consumer: Consumer) -> None:
     consumer.stopping = True  # no lane is started again
     consumer.waiting.clear()
-    consumer.buffer.clear()
+    consumer.buffer.items.clear()
     consumer.held.clear()
-    if consumer._renewing is not None:
-        consumer._renewing.cancel()
-    for task in (consumer._fetcher, consumer._renewal):
-        if task is not None:
-            task.cancel()
+    if consumer._renewal is not None:
+        consumer._renewal.stop()
+    if consumer._fetcher is not None:
+        consumer._fetcher.cancel()
     for lane in consumer.lanes:
         lane.cancel("shutdown")  # a reason, so that the core does not take it for a failure
     consumer.settler.abort()

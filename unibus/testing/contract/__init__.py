@@ -8,10 +8,13 @@
 Cases are steered by `capabilities` alone. Each theme is a class of its own, for suites in parts.
 """
 
+from unibus.testing.contract.delays import Delays
+from unibus.testing.contract.lifecycle import Lifecycle
 from unibus.testing.contract.roundtrip import Roundtrip
+from unibus.testing.contract.topics import Topics
 
-__all__ = ["Roundtrip", "Suite"]
+__all__ = ["Delays", "Lifecycle", "Roundtrip", "Suite", "Topics"]
 
 
-class Suite(Roundtrip):
+class Suite(Roundtrip, Lifecycle, Topics, Delays):
     """Every case."""
