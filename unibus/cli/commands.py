@@ -44,10 +44,10 @@ def unibus(
     """Run message consumers, and look at what a broker can do for them.
 
     [bold]Start here[/]
-      [cyan]unibus run app:bus[/]                    consume what the handlers in app.py ask for
-      [cyan]unibus check memory:// app:bus[/]        would that work on this broker?
-      [cyan]unibus adapters[/]                       which brokers can be reached from here?
-      [cyan]unibus --install-completion[/]           let the shell complete all of this
+      [cyan]unibus run app:bus[/]               consume what the handlers in app.py ask for
+      [cyan]unibus check memory:// app:bus[/]   would that work on this broker?
+      [cyan]unibus adapters[/]                  which brokers can be reached from here?
+      [cyan]unibus --install-completion[/]      let the shell complete all of this
 
     A URL names the broker: [cyan]--url[/], else UNIBUS_URL in the environment,
     else unibus.toml, else \\[tool.unibus] in pyproject.toml.
@@ -78,7 +78,11 @@ def run(
         ),
     ] = None,
     log_level: Annotated[
-        LogLevel, typer.Option(help="What to log to stderr, if the program itself sets up no logging.")
+        LogLevel,
+        typer.Option(
+            metavar="LEVEL",
+            help="Log to stderr from debug, info, warning or error on, unless the program sets up logging itself.",
+        ),
     ] = LogLevel.info,
     traceback: Traceback = False,
 ) -> None:
@@ -94,8 +98,8 @@ def run(
 
     [bold]Examples[/]
       [cyan]unibus run app:bus[/]
-      [cyan]unibus run app:bus --workers 4 --health-port 8000[/]      health on the ports 8000 to 8003
-      [cyan]unibus run app:bus --url memory:// --reload[/]            while writing handlers
+      [cyan]unibus run app:bus --workers 4 --health-port 8000[/]
+      [cyan]unibus run app:bus --url memory:// --reload[/]
     """
     from unibus.cli.run import run_bus
     from unibus.cli.worker import Work
@@ -131,7 +135,7 @@ def check(
     [bold]Examples[/]
       [cyan]unibus check memory://[/]
       [cyan]unibus check 'memory://?model=log' app:bus[/]
-      [cyan]unibus check memory:// app:bus --json[/]                  for scripts
+      [cyan]unibus check memory:// app:bus --json[/]
     """
     from unibus.cli.check import check_url
 

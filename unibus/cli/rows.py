@@ -30,16 +30,16 @@ def capability_rows(capabilities: Capabilities) -> list[Row]:
     return [
         Row("queues", "native", _guarantee(c.queue_guarantee), ("queue_guarantee",)),
         Row("topics", "native", _guarantee(c.topic_guarantee), ("topic_guarantee",)),
-        able("groups", "groups", "each group gets every message; its members share them"),
-        able("subscribers without a group", "ephemeral", "get what is published while they are connected"),
-        able("patterns", "patterns", "`*` is one word of a topic's name, `#` any number"),
-        able("queues ordered by key", "queue_ordering", "one key is handled in the order of sending"),
-        able("topics ordered by key", "topic_ordering", "one key is handled in the order of publishing"),
-        able("start at the earliest", "start_earliest", "a new group begins with what is still kept"),
+        able("groups", "groups", "all get each message, their members share it"),
+        able("ephemeral subscribers", "ephemeral", "hear what is published while connected"),
+        able("patterns", "patterns", "`*` is one word of a topic, `#` any number"),
+        able("queues ordered by key", "queue_ordering", "one key at a time, in the order of sending"),
+        able("topics ordered by key", "topic_ordering", "one key at a time, in the order of publishing"),
+        able("start at the earliest", "start_earliest", "a new group gets what is still kept"),
         Row("delayed messages", c.delay.support, _delay(c), ("delay",)),
         able("delayed give-back", "nack_delay", "what is given back may come again later"),
-        able("delivery count", "delivery_count", "the broker counts how often it delivered a message"),
-        able("priority", "priority", "of two messages that wait, the more urgent goes first"),
+        able("delivery count", "delivery_count", "the broker counts how often it delivered"),
+        able("priority", "priority", "what is more urgent goes first"),
         able("browse", "browse", "look at a queue without touching it"),
         able("its own dead letters", "native_dead_letter", "the broker's policy, beside ours"),
         Row("lease of a delivery", None, _lease(c.lease), ("lease",)),
@@ -83,7 +83,7 @@ def _lease(lease: float | None) -> str:
 def _body(c: Capabilities) -> str:
     if c.max_body is None:
         return "no limit"
-    counted = "attributes and headers included" if c.body_limit_counts_metadata else "attributes and headers apart"
+    counted = "with attributes and headers" if c.body_limit_counts_metadata else "without attributes and headers"
     return f"{size(c.max_body)}, {counted}"
 
 
@@ -93,5 +93,5 @@ def _limits(limits: Limits) -> str:
         parts.append(size(limits.bytes))
     parts.append("one call at a time" if limits.calls == 1 else f"{limits.calls:,} calls at once")
     if limits.min_messages > 1:
-        parts.append(f"a further call from {limits.min_messages} messages")
+        parts.append(f"the next from {limits.min_messages} messages")
     return ", ".join(parts)

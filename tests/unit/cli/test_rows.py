@@ -41,10 +41,10 @@ def test_limits_in_words() -> None:
     wide = Capabilities(
         send=Limits(messages=10, bytes=262144, calls=100, min_messages=10), max_body=262144, lease=30.0, hold=1800.0
     )
-    assert row("one send", wide).detail == ("10 messages, 256 KiB, 100 calls at once, a further call from 10 messages")
-    assert row("largest message", wide).detail == "256 KiB, attributes and headers apart"
+    assert row("one send", wide).detail == ("10 messages, 256 KiB, 100 calls at once, the next from 10 messages")
+    assert row("largest message", wide).detail == "256 KiB, without attributes and headers"
     counted = dataclasses.replace(wide, body_limit_counts_metadata=True)
-    assert row("largest message", counted).detail == "256 KiB, attributes and headers included"
+    assert row("largest message", counted).detail == "256 KiB, with attributes and headers"
     assert row("lease of a delivery", wide).detail == "30 s, renewed while it is held"
     assert row("longest time unsettled", wide).detail == "30 min"
     assert row("longest time unsettled", Capabilities()).detail == "no limit"

@@ -18,7 +18,7 @@ from unibus.testing.harness import Harness
 PATTERNS_AND_TOPICS = [
     ("order.created", {"order.created"}),
     ("order.*", {"order.created", "order.paid"}),
-    ("*.created", {"order.created", "user.created"}),
+    ("*.created", {"order.created", "user.created", "orders.created"}),
     ("order.#", {"order", "order.created", "order.paid", "order.paid.late"}),
     ("#.late", {"order.paid.late"}),
     ("*.*.*", {"order.paid.late"}),

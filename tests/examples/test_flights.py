@@ -1,0 +1,166 @@
+"""The flights, as a user runs them and with what goes wrong: left-overs, thieves, duplicates."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gzip
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+from typer.testing import CliRunner
+
+from examples.flights import job
+from examples.flights.__main__ import app
+from examples.flights.app import COUNT, DELAYS, FLIGHTS, make_bus
+from examples.flights.ledger import Ledger
+from examples.flights.leftovers import NotEmpty
+from examples.flights.rows import FILE
+from tests.examples.commands import python
+from unibus import Bus, TopicSubscription
+
+KEYS = ["read", "sent", "handled", "duplicates_skipped", "retried", "dead_lettered", "counted", "mean_delay"]
+
+
+@pytest.fixture(autouse=True)
+def _only_errors(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    logger = logging.getLogger("unibus.consumer")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(before)
+
+
+def mean_delays() -> dict[str, float]:
+    """From the file alone."""
+    delays = defaultdict(list)
+    with gzip.open(FILE, "rt") as lines:
+        for row in csv.DictReader(lines):
+            if row["dep_time"]:
+                delays[row["carrier"]].append(int(row["dep_delay"]))
+    return {carrier: round(sum(of_carrier) / len(of_carrier), 4) for carrier, of_carrier in delays.items()}
+
+
+def test_the_books_balance() -> None:
+    ended = python("-m", "examples.flights", "--json")
+    assert ended.returncode == 0, ended.stderr
+    books = json.loads(ended.stdout.splitlines()[-1])
+    assert list(books) == KEYS
+    assert books["read"] == 27_004
+    assert books["handled"] == 26_483
+    assert books["dead_lettered"] == 521
+    assert books["counted"] == 26_483
+    assert books["sent"] == books["handled"] + books["duplicates_skipped"] + books["dead_lettered"]
+    assert 0.04 < books["duplicates_skipped"] / 26_483 < 0.06
+    assert 0.005 < books["retried"] / 26_483 < 0.015
+    assert books["mean_delay"] == mean_delays()
+    assert ended.stderr == ""
+
+
+def test_without_idempotency_the_exit_code_is_1() -> None:
+    """The check can fail: the same program, with one decorator taken away."""
+    broken = (
+        "import examples.flights.app as program; program.idempotent = lambda **_: lambda handler: handler; "
+        "from examples.flights.__main__ import app; app()"
+    )
+    ended = python("-c", broken, "--seed", "7")
+    assert ended.returncode == 1
+    assert "the books do not balance" in ended.stderr
+    assert "flights were handled more than once" in ended.stderr
+    assert "The books balance." not in ended.stdout
+    assert "mean delay, min" in ended.stdout
+
+
+# --- left-overs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [FLIGHTS.name, FLIGHTS.dead_letters.name, DELAYS.name, COUNT.name])
+async def test_leftovers_are_refused_by_name(source: str) -> None:
+    async with make_bus("memory://leftovers", Ledger()) as other:
+        await leave(other, source)
+        with pytest.raises(NotEmpty, match=rf"{source} \(\d\).*--purge"):
+            await job.run("memory://leftovers")
+
+
+async def leave(bus: Bus, source: str) -> None:
+    """One message, or more where it is a group's."""
+    if source.startswith("unibus.group."):
+        await bus.publisher("flight.departed.UA").publish({"flight_id": "x", "carrier": "UA", "delay": 1})
+    else:
+        await bus.producer(source).send({"left": "over"})
+
+
+async def test_leftovers_end_the_command_with_1() -> None:
+    async with make_bus("memory://leftovers", Ledger()) as other:
+        await leave(other, FLIGHTS.name)
+        ended = await asyncio.to_thread(CliRunner().invoke, app, ["--url", "memory://leftovers"])
+    assert ended.exit_code == 1
+    assert ended.stderr.splitlines() == ["error: not empty: flights (1); --purge throws away what is in there"]
+
+
+async def test_purge_throws_leftovers_away() -> None:
+    url = "memory://purged?model=log"
+    async with make_bus(url, Ledger()) as other:
+        await leave(other, FLIGHTS.name)
+        await leave(other, FLIGHTS.dead_letters.name)
+        await leave(other, COUNT.name)
+        await other.producer(FLIGHTS).send({"left": "over"}, delay=0.8)
+        books = await job.run(url, purge=True)
+    assert books.problems() == []
+
+
+# --- losses -------------------------------------------------------------------------------------------
+
+STOLEN = 10
+
+
+async def steal(bus: Bus) -> None:
+    """Take messages of the job away, as a broker that loses them would."""
+    async with bus.pull(queue=FLIGHTS, prefetch=1) as deliveries:
+        stolen = 0
+        async for delivery in deliveries:
+            await delivery.ack()
+            stolen += delivery.data["dep_time"] is not None
+            if stolen == STOLEN:
+                return
+
+
+async def test_a_loss_is_a_standstill_that_says_what_is_missing() -> None:
+    async with make_bus("memory://stolen", Ledger()) as thief:
+        stealing = asyncio.create_task(steal(thief))
+        with pytest.raises(job.Standstill, match=r"happened for 2 s; missing: \d+ flights to be handled"):
+            await job.run("memory://stolen", patience=2)
+        await stealing
+
+
+async def test_a_loss_is_counted_where_it_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "QUIET", 2.5)
+    url = "memory://lossy?guarantee=at_most_once"
+    async with Bus(url) as thief:
+        stealing = asyncio.create_task(steal_soon(thief))
+        books = await job.run(url, at_most_once=True)
+        await stealing
+    assert books.lost >= STOLEN
+    assert books.handled + books.skipped + len(books.dead) + books.lost == books.sent
+    assert books.problems(at_most_once=True) == []
+    assert any("messages were lost" in problem for problem in books.problems())
+
+
+async def steal_soon(bus: Bus) -> None:
+    await asyncio.sleep(0)
+    await steal(bus)
+
+
+def test_a_broker_that_can_lose_is_refused_unless_that_is_accepted() -> None:
+    ended = CliRunner().invoke(app, ["--url", "memory://?guarantee=at_most_once"])
+    assert ended.exit_code == 1
+    assert "--at-most-once" in ended.stderr
+
+
+def test_the_groups_are_two() -> None:
+    assert {type(DELAYS), type(COUNT)} == {TopicSubscription}
+    assert DELAYS.patterns == ("flight.departed.*",)
+    assert COUNT.patterns == ("flight.#",)
