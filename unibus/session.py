@@ -270,7 +270,7 @@ class Session:
         """Flush what is being sent, then disconnect. What is unconfirmed by then is reported."""
         senders = self._all_senders()
         if any(sender.unsent for sender in senders):
-            flushing = asyncio.ensure_future(asyncio.gather(*[sender.flush() for sender in senders]))
+            flushing = asyncio.get_running_loop().create_task(_flush(senders))
             await asyncio.wait((flushing, until), return_when=asyncio.FIRST_COMPLETED)
             flushing.cancel()
         if self.unsent:

@@ -123,9 +123,19 @@ def test_the_tables_say_all_of_it(width: int) -> None:
     report.show(balanced(), console, at_most_once=True)
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
-    words = shown.split()
-    for line in ("read 27,004", "sent 28,304", "handled once 26,483", "duplicates skipped 1,300", "retried 2",
-                 "dead-lettered 521", "lost 0", "counted 26,483", "messages per second 7,076", "UA 26,483 3.0"):  # fmt: skip
-        assert line in " ".join(words)
-    assert "DecodeError:" in words
+    words = " ".join(shown.split())
+    for line in (
+        "read 27,004",
+        "sent 28,304",
+        "handled once 26,483",
+        "duplicates skipped 1,300",
+        "retried 2",
+        "dead-lettered 521",
+        "DecodeError:",
+        "lost 0",
+        "counted 26,483",
+        "messages per second 7,076",
+        "UA 26,483 3.0",
+    ):
+        assert line in words
     assert max(map(len, shown.splitlines())) <= width

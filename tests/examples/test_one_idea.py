@@ -10,7 +10,7 @@ ESSENTIAL = {
     "batches": ["50 came together, 49 of them stored", "dead letter: sensor='s1' celsius=-999.0"],
     "blocking": ["9 signups wait for a consumer"],
     "dead_letters": ["order 1 is a dead letter after 3 attempts: ", "order 1 shipped to Mill Lane 2"],
-    "delayed": ["after 0.0 s: put the cake in\nafter 0.6 s: turn the cake\nafter 1.2 s: take the cake out"],
+    "delayed": ["put the cake in\n", "turn the cake\n", "take the cake out\n"],
     "idempotency": ["charged: order=7 customer='Ada' amount=30", "retried 1, duplicates skipped 2"],
     "injection": ["order 2 of Bob saved by unibus, 2 in all\ndatabase closed, after the last one"],
     "message_types": ["user.created.v1: welcome Ada", "user.renamed.v1: Ada is now Ada L."],
@@ -36,11 +36,7 @@ def assert_says(example: str, *arguments: str, essential: list[str]) -> None:
 
 @pytest.mark.parametrize("example", sorted(ESSENTIAL))
 def test_it_says_what_it_is_about(example: str) -> None:
-    # A timing that a busy machine may miss by a tenth of a second is not what the example is about.
-    essential = (
-        ["put the cake in\n", "turn the cake\n", "take the cake out\n"] if example == "delayed" else ESSENTIAL[example]
-    )
-    assert_says(example, essential=essential)
+    assert_says(example, essential=ESSENTIAL[example])
 
 
 @pytest.mark.parametrize("example", ON_OTHER_BROKERS)

@@ -25,8 +25,8 @@ def test_each_aircrafts_flights_are_in_order_although_some_fail(url: str) -> Non
 def test_an_order_that_is_wrong_is_noticed() -> None:
     """The same program without the one word that it is about."""
     unordered = (
-        "import runpy, unibus, functools; "
-        "unibus.Queue = lambda name, ordering: __import__('unibus.address').address.Queue(name); "
+        "import runpy, unibus; from unibus.address import Queue; "
+        "unibus.Queue = lambda name, ordering='none': Queue(name); "
         "runpy.run_module('examples.ordering', run_name='__main__')"
     )
     ended = python("-c", unordered)

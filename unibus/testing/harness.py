@@ -153,7 +153,7 @@ class Harness:
         """Await something that may need time to pass."""
         if self.clock is None:
             return await awaitable
-        task = asyncio.ensure_future(awaitable)
+        task = asyncio.get_running_loop().create_task(_awaited(awaitable))
         try:
             await self.until(task.done, "an end of what was awaited")
         except BaseException:
@@ -238,6 +238,10 @@ class Harness:
             await self.clock.quiet()
         await asyncio.sleep(0.0005)  # what really takes time: threads
         await self.clock.advance_to_next()
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
 
 
 async def _holds(condition: Callable[[], bool | Awaitable[bool]]) -> bool:

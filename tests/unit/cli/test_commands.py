@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -70,8 +72,13 @@ def test_version() -> None:
     assert Result("--version").out == f"unibus {version('unibus')}\n"
 
 
-def test_completion_is_offered() -> None:
+def test_the_shell_can_complete() -> None:
     assert "--install-completion" in Result("--help").out
+    asked = {"COMP_WORDS": "unibus ru", "COMP_CWORD": "1", "_UNIBUS_COMPLETE": "complete_bash"}
+    done = subprocess.run(
+        [sys.executable, "-m", "unibus.cli"], capture_output=True, text=True, env=os.environ | asked, check=True
+    )
+    assert done.stdout.split() == ["run"]
 
 
 def test_adapters_lists_the_memory_broker() -> None:

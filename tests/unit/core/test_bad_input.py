@@ -61,7 +61,9 @@ async def refused(bus: Bus) -> str:
 
 
 async def test_unknown_scheme_names_the_known_ones_and_the_nearest() -> None:
-    with pytest.raises(UnknownScheme, match=r"memroy:// is installed.*Did you mean memory://\?.*Known schemes:.*memory"):
+    with pytest.raises(
+        UnknownScheme, match=r"memroy:// is installed.*Did you mean memory://\?.*Known schemes:.*memory"
+    ):
         async with Bus("memroy://"):
             pass
 
@@ -494,7 +496,11 @@ async def test_before_start_and_after_close() -> None:
         await producer.send(Order(id=1))
         with pytest.raises(ConfigurationError, match="open already"):
             await bus.__aenter__()
-    for use in (lambda: producer.send(Order(id=1)), lambda: producer.send_many([Order(id=1)]), lambda: bus.depth("orders")):
+    for use in (
+        lambda: producer.send(Order(id=1)),
+        lambda: producer.send_many([Order(id=1)]),
+        lambda: bus.depth("orders"),
+    ):
         with pytest.raises(NotOpen, match="closed"):
             await use()
     with pytest.raises(NotOpen, match="closed"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -132,7 +133,13 @@ async def test_type_and_version_travel() -> None:
         await t.send("things", Renamed(No=1), key="k", headers={"a": "b"})
         await t.settled()
     (got,) = seen
-    assert (got.type, got.version, got.source, got.key, dict(got.headers)) == ("shop.order", "2", "shop", "k", {"a": "b"})
+    assert (got.type, got.version, got.source, got.key, dict(got.headers)) == (
+        "shop.order",
+        "2",
+        "shop",
+        "k",
+        {"a": "b"},
+    )
     assert got.timestamp is not None
     assert got.timestamp.isoformat() == "2026-01-01T00:00:00+00:00"
     assert (got.address, got.attempt, got.redelivered) == ("things", 1, False)
@@ -378,10 +385,8 @@ async def test_a_handler_that_swallows_its_timeout_has_succeeded_and_its_lane_go
     @timeout(10)
     async def handle(order: Order) -> None:
         if order.id == 1:
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                pass
         await asyncio.sleep(0)
         seen.append(order.id)
 
@@ -560,14 +565,14 @@ async def test_single_ones_of_a_batch_are_retried_and_rejected() -> None:
     @bus.consumer("orders", max_batch=10, max_wait=1)
     @retry(on=ValueError, attempts=2, backoff=constant(7))
     async def handle(messages: list[Message[Order]]) -> None:
-        for message in messages:
-            runs.append((message.data.id, message.attempt))
-            if message.data.id == 1 and message.attempt == 1:
-                message.retry(after=60)
-            if message.data.id == 2:
-                message.reject("bad")
-            if message.data.id == 3:
-                message.retry()
+        for each in messages:
+            runs.append((each.data.id, each.attempt))
+            if each.data.id == 1 and each.attempt == 1:
+                each.retry(after=60)
+            if each.data.id == 2:
+                each.reject("bad")
+            if each.data.id == 3:
+                each.retry()
 
     async with app(bus) as t:
         await bus.producer("orders").send_many([Order(id=number) for number in range(4)])

@@ -94,7 +94,10 @@ def test_patterns_follow_amqp(pattern: str, topic: str, expected: bool) -> None:
     assert matches(pattern, topic) is expected
 
 
-@given(st.lists(st.sampled_from(["a", "b", "*", "#"]), min_size=1, max_size=5), st.lists(st.sampled_from(["a", "b"]), max_size=5))
+@given(
+    st.lists(st.sampled_from(["a", "b", "*", "#"]), min_size=1, max_size=5),
+    st.lists(st.sampled_from(["a", "b"]), max_size=5),
+)
 def test_patterns_agree_with_a_plain_recursive_definition(pattern: list[str], topic: list[str]) -> None:
     def match(pattern: list[str], topic: list[str]) -> bool:
         if not pattern:
@@ -138,7 +141,7 @@ def test_a_url_is_parsed_and_hides_its_secrets() -> None:
 
 def test_options_are_parsed_into_the_adapters_model() -> None:
     assert Url("x://?lease=5").parse_options(Options).lease == 5
-    with pytest.raises(ConfigurationError, match="bad option.*lease: Input should be a valid number"):
+    with pytest.raises(ConfigurationError, match=r"bad option.*lease: Input should be a valid number"):
         Url("x://?lease=long").parse_options(Options)
     with pytest.raises(ConfigurationError, match="did you mean 'lease'"):
         Url("x://?leese=1").parse_options(Options)
@@ -152,7 +155,9 @@ def test_options_are_parsed_into_the_adapters_model() -> None:
 def test_where_configuration_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNIBUS_URL", raising=False)
     assert load(tmp_path).url is None
-    pyproject = '[project]\nname = "x"\n[tool.unibus]\nurl = "memory://a"\n[tool.unibus.consumers.orders]\nconcurrency = 5\n'
+    pyproject = (
+        '[project]\nname = "x"\n[tool.unibus]\nurl = "memory://a"\n[tool.unibus.consumers.orders]\nconcurrency = 5\n'
+    )
     (tmp_path / "pyproject.toml").write_text(pyproject)
     assert load(tmp_path).url == "memory://a"
     assert load(tmp_path).consumers["orders"].concurrency == 5

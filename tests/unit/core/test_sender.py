@@ -252,15 +252,14 @@ async def _check_keys(dice: random.Random, calls: int, most: int, failure_rate: 
             raise BatchError(errors)
 
     s = Sender(Queue("orders"), Limits(messages=most, calls=calls), send, ordered=True)
-    outcomes: dict[str, BaseException | None] = {}
     futures: dict[str, asyncio.Future[None]] = {}
     for number in range(300):
         key = f"k{dice.randrange(5)}" if dice.randrange(10) else None
         futures[str(number)] = s.send(outbound(number, key=key))
         if not dice.randrange(3):
             await asyncio.sleep(0)
-    for number, result in zip(futures, await asyncio.gather(*futures.values(), return_exceptions=True), strict=True):
-        outcomes[number] = result
+    results = await asyncio.gather(*futures.values(), return_exceptions=True)
+    outcomes = dict(zip(futures, results, strict=True))
     by_key: dict[str | None, list[int]] = {}
     for message in stored:
         by_key.setdefault(message.key, []).append(int(message.message_id))

@@ -446,8 +446,8 @@ def _to(name: str) -> Any:
 
 
 async def _confirmed_before_ack(harness: Harness, backoff: Any) -> None:
-    """The re-send or dead letter is held at the broker: meanwhile the message must stay unsettled."""
-    faults, hold, name, runs = Faults(), Hold(answer=True), harness.name("orders"), list[int]()
+    """The re-send or dead letter is held on its way to the broker: meanwhile the message must stay unsettled."""
+    faults, hold, name, runs = Faults(), Hold(), harness.name("orders"), list[int]()
     bus = harness.bus(faults=faults)
     faults.add("send", hold, when=lambda call: bool(runs))
 

@@ -13,6 +13,7 @@ from unibus.message import Message
 from unibus.testing.contract.cases import Cases
 from unibus.testing.contract.ledger import Ledger, again_at_once, difference, drained
 from unibus.testing.contract.needs import RELIABLE_QUEUES, needs
+from unibus.testing.faults import Faults, Hold
 from unibus.testing.harness import Harness
 
 
@@ -161,6 +162,17 @@ class Lifecycle(Cases):
             await harness.silent()
         assert set(handled) <= confirmed | unknown
         assert len(confirmed) == harness.load, "a close flushes what is being sent"
+
+    async def test_a_send_that_is_never_answered_ends_with_the_bus(self, harness: Harness) -> None:
+        faults, name = Faults(), harness.name("orders")
+        bus = harness.bus(faults=faults, grace=0.5)
+        hold = Hold()
+        faults.add("send", hold)
+        async with harness.connected(_noting(harness, name, []), bus):
+            sending = asyncio.ensure_future(bus.producer(name).send(1))
+            await harness.passing(hold.reached.wait())
+        with pytest.raises(OutcomeUnknown):
+            await sending
 
     @needs(RELIABLE_QUEUES)
     async def test_many_consumers_under_load_lose_nothing(self, harness: Harness) -> None:
