@@ -74,6 +74,51 @@ def test_without_idempotency_the_exit_code_is_1() -> None:
     assert "mean delay, min" in ended.stdout
 
 
+# --- a broker that does not answer ----------------------------------------------------------------------
+
+
+class Unreliable:
+    """A driver that stores what is published and now and then does not say so; it knows no more than it must."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._draw = random.Random(3)
+        self.unanswered = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    async def send(self, address: Address, messages: Sequence[Outbound]) -> None:
+        await asyncio.sleep(0.002)
+        await self._driver.send(address, messages)
+        if isinstance(address, Topic):
+            drawn = [index for index in range(len(messages)) if self._draw.random() < 0.002]
+            self.unanswered += len(drawn)
+            if drawn:
+                raise BatchError({index: OutcomeUnknown("no answer") for index in drawn})
+
+    async def depth(self, source: Source) -> Depth:
+        if self.unanswered and self._draw.random() < 0.3:
+            raise ConnectionLost("the connection is being made anew")
+        return replace(await self._driver.depth(source), in_flight=None, delayed=None)
+
+
+async def test_what_is_published_again_for_want_of_an_answer_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    drivers: list[Unreliable] = []
+    connect = registry.connect
+
+    def connect_unreliable(url: Url, clock: Clock) -> Unreliable:
+        drivers.append(Unreliable(connect(url, clock)))
+        return drivers[0]
+
+    monkeypatch.setattr(registry, "connect", connect_unreliable)
+    monkeypatch.setattr(job, "depths", patient(job.depths))
+    books = await job.run("memory://unreliable")
+    assert books.problems() == []
+    assert drivers[0].unanswered > 10
+    assert books.retried == len(books.ledger.failed) + drivers[0].unanswered
+
+
 # --- left-overs ---------------------------------------------------------------------------------------
 
 
