@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from unibus.cancellation import asked_to_end
+from unibus.errors import OutcomeUnknown
+
 I = TypeVar("I")  # noqa: E741 - item
 R = TypeVar("R")
 
@@ -43,11 +46,13 @@ class Coalescer(Generic[I, R]):
     async def _answer(self, batch: list[tuple[I, asyncio.Future[R]]]) -> None:
         try:
             results = await self._call([item for item, _ in batch])
-        except asyncio.CancelledError:
-            for _, answer in batch:
-                answer.cancel()
-            raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as cause:
+            if asked_to_end():
+                for _, answer in batch:
+                    answer.cancel()
+                raise
+            error = OutcomeUnknown("the call was cut off") if isinstance(cause, asyncio.CancelledError) else cause
+            error.__cause__ = error.__cause__ or (cause if error is not cause else None)
             for _, answer in batch:
                 if not answer.done():
                     answer.set_exception(error)

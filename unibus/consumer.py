@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 
 from unibus import lanes
 from unibus.buffer import Buffer
+from unibus.cancellation import asked_to_end
 from unibus.draining import drain
 from unibus.driver import (
     Blocked,
@@ -28,7 +29,6 @@ from unibus.driver import (
     Subscription,
     Unblocked,
 )  # fmt: skip
-from unibus.errors import DriverError
 from unibus.keylines import KeyLines
 from unibus.lane import Lane
 from unibus.leases import Renewal
@@ -113,14 +113,13 @@ class Consumer:
         self._fetcher.add_done_callback(self._fetcher_ended)
 
     def _fetcher_ended(self, task: asyncio.Task[None]) -> None:
-        if self.stopping or task.cancelled():
+        if self.stopping:
             return
-        logger.error(
-            "the fetch loop of %s ended by itself and is started again", self.plan.name, exc_info=task.exception()
-        )
+        error = None if task.cancelled() else task.exception()
+        logger.error("the fetch loop of %s ended by itself and is started again", self.plan.name, exc_info=error)
         self.stats.lane_restarts += 1
         self.red_until = self.clock.monotonic() + RED_AFTER_RESTART
-        self._run_fetcher()
+        self.clock.call_later(1.0, self._run_fetcher)
 
     # --- fetching ---------------------------------------------------------------------------------
 
@@ -141,8 +140,10 @@ class Consumer:
             most = 1 if self.suspects.single_only else min(free, limit)
             try:
                 batch = await self.subscription.receive(most, RECEIVE_WAIT)
-            except DriverError as error:
-                logger.warning("%s cannot receive, again in %.1f s: %s", self.plan.name, wait, error)
+            except (Exception, asyncio.CancelledError) as error:
+                if asked_to_end():
+                    raise
+                logger.warning("%s cannot receive, again in %.1f s: %r", self.plan.name, wait, error)
                 await self.clock.sleep(wait)
                 wait = min(wait * 2, 10.0)
                 continue

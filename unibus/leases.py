@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Collection
 
+from unibus.cancellation import asked_to_end
 from unibus.driver import Clock, Delivery, LeaseExtender, Timer
-from unibus.errors import DriverError
 
 logger = logging.getLogger("unibus.consumer")
 
@@ -35,6 +35,8 @@ class Renewal:
         try:
             if self._held:
                 await self._subscription.extend(list(self._held), self._lease)
-        except DriverError as error:
-            logger.warning("%d leases could not be renewed: %s", len(self._held), error)
+        except (Exception, asyncio.CancelledError) as error:
+            if asked_to_end():
+                raise
+            logger.warning("%d leases could not be renewed: %r", len(self._held), error)
         self._timer = self._clock.call_later(self._lease / 3, self._start)

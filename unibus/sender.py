@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
+from unibus.cancellation import asked_to_end
 from unibus.driver import Address, Limits, Outbound
 from unibus.errors import BatchError, NotSent, OutcomeUnknown
 
@@ -234,8 +235,7 @@ class Sender:
             unknown = OutcomeUnknown("the call was cut off before the broker answered: the message may be stored")
             unknown.__cause__ = cancelled
             errors = dict.fromkeys(range(len(entries)), unknown)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if asked_to_end():
                 raise  # somebody ends us; `finally` tells the senders
         except Exception as error:
             errors = dict.fromkeys(range(len(entries)), error)

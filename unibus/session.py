@@ -283,5 +283,9 @@ class Session:
             logger.warning("the driver could not be closed cleanly: %s", error)
 
 
+async def _flush(senders: Sequence[Sender]) -> None:
+    await asyncio.gather(*[sender.flush() for sender in senders])
+
+
 def not_open(state: str) -> NotOpen:
     return NotOpen(f"the bus is {state}; use it inside `async with bus:` (to send) or `async with bus.consuming():`")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from unibus.cancellation import asked_to_end
 from unibus.driver import Clock, Delivery, Limits, Outcome, Subscription
 from unibus.errors import DriverError, SettlementLost
 
@@ -109,8 +110,10 @@ class Settler:
                     logger.warning("%d deliveries could not be settled and will come again: %s", len(batch), error)
                     self._settled(batch, len(batch))
                     return
-            except Exception:
-                logger.exception("the driver failed to settle %d deliveries; they will come again", len(batch))
+            except (Exception, asyncio.CancelledError) as error:
+                if asked_to_end():
+                    raise
+                logger.error("%d deliveries could not be settled and will come again", len(batch), exc_info=error)
                 self._settled(batch, len(batch))
                 return
             else:

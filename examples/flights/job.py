@@ -41,11 +41,10 @@ async def run(
     at_most_once: bool = False,
     purge: bool = False,
     patience: float = 300.0,
-    ledger: Ledger | None = None,
     on_progress: Callable[[Ledger, Bus], None] = lambda ledger, bus: None,
 ) -> Books:
     """Raises NotEmpty if something is left of an earlier run, Standstill if nothing happens for `patience` seconds."""
-    ledger = ledger or Ledger()
+    ledger = Ledger()
     guarantee: Guarantee = "at_most_once" if at_most_once else "at_least_once"
     bus = make_bus(url, ledger, seed=seed, concurrency=concurrency, guarantee=guarantee)
     async with bus:

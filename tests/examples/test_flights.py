@@ -7,8 +7,11 @@ import csv
 import gzip
 import json
 import logging
+import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -20,7 +23,9 @@ from examples.flights.ledger import Ledger
 from examples.flights.leftovers import NotEmpty, refuse_leftovers
 from examples.flights.rows import FILE
 from tests.examples.commands import python
-from unibus import Bus, Queue, TopicSubscription
+from unibus import BatchError, Bus, OutcomeUnknown, Queue, Topic, TopicSubscription, registry
+from unibus.driver import Address, Clock, Depth, Driver, Outbound, Source, Url
+from unibus.errors import ConnectionLost
 
 KEYS = ["read", "sent", "handled", "duplicates_skipped", "retried", "dead_lettered", "counted", "mean_delay"]
 
@@ -84,6 +89,7 @@ class Unreliable:
         self._driver = driver
         self._draw = random.Random(3)
         self.unanswered = 0
+        self.refusals = 3
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._driver, name)
@@ -98,7 +104,8 @@ class Unreliable:
                 raise BatchError({index: OutcomeUnknown("no answer") for index in drawn})
 
     async def depth(self, source: Source) -> Depth:
-        if self.unanswered and self._draw.random() < 0.3:
+        if self.unanswered and self.refusals:
+            self.refusals -= 1
             raise ConnectionLost("the connection is being made anew")
         return replace(await self._driver.depth(source), in_flight=None, delayed=None)
 
@@ -112,10 +119,10 @@ async def test_what_is_published_again_for_want_of_an_answer_is_recognised(monke
         return drivers[0]
 
     monkeypatch.setattr(registry, "connect", connect_unreliable)
-    monkeypatch.setattr(job, "depths", patient(job.depths))
     books = await job.run("memory://unreliable")
     assert books.problems() == []
     assert drivers[0].unanswered > 10
+    assert drivers[0].refusals == 0
     assert books.retried == len(books.ledger.failed) + drivers[0].unanswered
 
 

@@ -42,6 +42,7 @@ class Claims:
         self._lease = lease
         self._ttl = ttl
         self._local: dict[str, _Local] = {}
+        self._closed = False
         self._timer: Timer | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._claims: Coalescer[str, Claim] = Coalescer(lambda keys: store.claim(keys, owner, lease))
@@ -130,6 +131,7 @@ class Claims:
 
     async def close(self) -> None:
         """Answer what is under way, then let go."""
+        self._closed = True
         for coalescer in (self._claims, self._completions, self._releases):
             await coalescer.flush()
         if self._timer is not None:
@@ -145,7 +147,7 @@ class Claims:
             local.freed.set_result(None)
 
     def _keep_renewing(self) -> None:
-        if self._timer is None and self._renewal is None:
+        if self._timer is None and self._renewal is None and not self._closed:
             self._timer = self._clock.call_later(self._lease / 3, self._start_renewal)
 
     def _start_renewal(self) -> None:

@@ -144,10 +144,11 @@ class Harness:
         """Return as soon as the condition holds. within: seconds of the harness's time, if it is moved."""
         given_up = time.monotonic() + self.patience
         until = self.now() + within
-        while not await _holds(condition):
+        while not await self._comes_true(condition):
             if time.monotonic() > given_up and (self.clock is None or self.now() > until):
                 raise AssertionError(f"did not happen: {what}")
-            await self._a_moment()
+            if self.clock is not None and not await self.clock.advance_to_next():
+                await self.clock.advance(1.0)
 
     async def passing(self, awaitable: Awaitable[T]) -> T:
         """Await something that may need time to pass."""
@@ -229,15 +230,19 @@ class Harness:
 
         stack.push_async_callback(leave)
 
-    async def _a_moment(self) -> None:
-        """The program does what it can do without time; if that is nothing, time passes to the next timer."""
+    async def _comes_true(self, condition: Callable[[], bool | Awaitable[bool]]) -> bool:
+        """Whether it holds, after the program has done what it can do without time passing."""
+        if await _holds(condition):
+            return True
         if self.clock is None:
             await asyncio.sleep(0.005)
-            return
+            return False
         for _ in range(4):
             await self.clock.quiet()
-        await asyncio.sleep(0.0005)  # what really takes time: threads
-        await self.clock.advance_to_next()
+            if await _holds(condition):
+                return True
+        await asyncio.sleep(0.0005)  # what takes real time: threads
+        return await _holds(condition)
 
 
 async def _awaited(awaitable: Awaitable[T]) -> T:

@@ -133,9 +133,12 @@ class Cancellation(Cases):
                 waiting = asyncio.ensure_future(cancelled_at(k, subscription.receive(3, 1.0)))
                 await driver.send(queue, [_outbound(100 + k)])
                 got += (await harness.passing(waiting))[1] or ()
-            while batch := await harness.passing(subscription.receive(10, harness.silence)):
+            while len(got) < 69:
+                batch = await harness.passing(subscription.receive(10, harness.patience))
+                assert batch, f"only {len(got)} of 69 came"
                 got += batch
             await subscription.settle(got, Outcome.ACK)
+            assert not await harness.passing(subscription.receive(10, harness.silence)), "more than was sent"
             await subscription.close()
         assert not difference([delivery.message_id for delivery in got], [*map(str, range(60)), *map(str, range(101, 110))])
 
