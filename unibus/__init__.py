@@ -2,6 +2,7 @@
 
 from unibus.address import Queue, Topic, TopicSubscription
 from unibus.bus import Bus
+from unibus.dead_letters import DeadLetter
 from unibus.errors import (
     BatchError,
     ConfigurationError,
@@ -33,6 +34,7 @@ __all__ = [
     "BatchMiddleware",
     "Bus",
     "ConfigurationError",
+    "DeadLetter",
     "DecodeError",
     "DestinationNotFound",
     "Drop",

@@ -85,6 +85,7 @@ class Bus(Router):
         self._released = False
         self.drained_cleanly = True
         """Whether all handlers ended by themselves when it last stopped consuming."""
+        self._stats: dict[str, ConsumerStats] = {}
         self._producers: dict[Any, Producer[Any]] = {}
         self._publishers: dict[Any, Publisher[Any]] = {}
 
@@ -166,8 +167,9 @@ class Bus(Router):
             await session.start_consumers()
             yield self
         finally:
-            async with self.grace_period() as until:
-                self.drained_cleanly = await session.stop_consumers(until)
+            self.stats()  # kept for those who look afterwards
+            async with self.grace_period() as over:
+                self.drained_cleanly = await session.stop_consumers(over)
 
     @asynccontextmanager
     async def grace_period(self) -> AsyncIterator[asyncio.Future[None]]:
@@ -299,8 +301,10 @@ class Bus(Router):
         )
 
     def stats(self) -> dict[str, ConsumerStats]:
-        """Counts by consumer (queue, group or patterns), live, while consuming."""
-        return {consumer.plan.name: consumer.stats for consumer in self.session.consumers}
+        """Counts by consumer (queue, group or patterns), live; after consuming, those of the latest run."""
+        if self._session is not None and self._session.consumers:
+            self._stats = {consumer.plan.name: consumer.stats for consumer in self._session.consumers}
+        return self._stats
 
     def health(self) -> Health:
         """live is False only once it is closed; ready is False while something keeps it from its work."""

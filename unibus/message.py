@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from unibus import attributes as names
+from unibus.dead_letters import DeadLetter
 from unibus.driver import Delivery
 from unibus.outcome import Drop, Postponed, Reject, Retry
 
@@ -101,6 +102,11 @@ class Message(Generic[T]):
     def native(self) -> Any:
         """The client library's own object, or None."""
         return self.delivery.native
+
+    @property
+    def dead_letter(self) -> DeadLetter | None:
+        """Why it is a dead letter, for a consumer of dead letters; None for any other message."""
+        return DeadLetter.from_attributes(self.delivery.attributes)
 
     def retry(self, after: float | timedelta | None = None) -> None:
         """In a batch handler: run this one again, as if a handler of its own had raised Retry."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unibus import attributes as names
-from unibus.driver import Delivery
+from unibus.driver import Delivery, Queue
 from unibus.errors import Crashed
 from unibus.outcome import Reject
 
@@ -30,43 +30,46 @@ CONVICT_IN_PLACE_AT = 6
 
 
 class Suspects:
+    """Decides for one consumer. `single_only`: fetch one message at a time, with nothing else in hand."""
+
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
+        plan = consumer.plan
+        # A consumer of dead letters gives back what it cannot handle, so there a count says nothing.
+        nowhere_to_go = isinstance(plan.source, Queue) and plan.source.is_dead_letters and plan.dead_letters is None
         counted = consumer.bus.capabilities.delivery_count != "none"
-        self.single_only = counted and consumer.plan.ordered
+        self._watching = counted and not nowhere_to_go and (plan.ordered or plan.resendable)
+        self.single_only = self._watching and plan.ordered
 
     def any(self, batch: Sequence[Delivery]) -> bool:
         """Whether the batch needs `sort`: nearly never."""
-        if self.single_only:
-            return True
-        return any(
-            (d.deliveries is not None and d.deliveries >= SUSPECT_AT) or names.ALONE in d.attributes for d in batch
-        )
+        if not self._watching:
+            return False
+        return self.single_only or any(map(_odd, batch))
 
     async def sort(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Deal with suspects; returns once they are off our hands, with those that may be handled as usual."""
-        consumer = self._consumer
-        if consumer.plan.ordered:
+        if self._consumer.plan.ordered:
             return await self._in_place(batch)
-        if not consumer.plan.resendable:
-            return batch
-        marked = [delivery for delivery in batch if names.ALONE in delivery.attributes]
-        suspects = [d for d in batch if (d.deliveries or 0) >= SUSPECT_AT and names.ALONE not in d.attributes]
-        odd = {*marked, *suspects}
-        plain = [delivery for delivery in batch if delivery not in odd]
-        if suspects:
-            await asyncio.gather(*[consumer.verdicts.resend_alone(delivery) for delivery in suspects])
-        convicted = [delivery for delivery in marked if (delivery.deliveries or 0) >= SUSPECT_AT]
-        for delivery in convicted:
-            await self._convict(delivery)
-        waiting = [delivery for delivery in marked if delivery not in set(convicted)]
-        if not waiting:
+        odd = [delivery for delivery in batch if _odd(delivery)]
+        plain = [delivery for delivery in batch if not _odd(delivery)]
+        # Suspects come in a row, since all that was prefetched was re-sent in a row: one at a time from here.
+        self.single_only = bool(odd)
+        marked = []
+        resent = []
+        for delivery in odd:
+            if names.ALONE not in delivery.attributes:
+                resent.append(delivery)
+            elif (delivery.deliveries or 0) >= SUSPECT_AT:
+                await self._convict(delivery)
+            else:
+                marked.append(delivery)
+        resent += marked[1:]
+        await asyncio.gather(*[self._consumer.verdicts.resend_alone(delivery) for delivery in resent])
+        if not marked:
             return plain
-        first, *rest = waiting
-        if rest:
-            await asyncio.gather(*[consumer.verdicts.resend_alone(delivery) for delivery in rest])
-        consumer.give_back(plain)
-        await self._alone(first)
+        self._consumer.give_back(plain)
+        await self._alone(marked[0])
         return []
 
     async def _alone(self, delivery: Delivery) -> None:
@@ -105,3 +108,7 @@ class Suspects:
         count = delivery.deliveries
         crashed = Crashed(f"the process died with this message in hand; this is its delivery {count}")
         await self._consumer.verdicts.carry_out(delivery, None, Reject(f"Crashed: {crashed}", crashed))
+
+
+def _odd(delivery: Delivery) -> bool:
+    return (delivery.deliveries or 0) >= SUSPECT_AT or names.ALONE in delivery.attributes

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from tests.contract.harnesses import MemoryLogHarness, MemoryQueueHarness
+from tests.contract import harnesses
 from unibus.testing import contract
 
 
 class TestMemoryQueue(contract.Suite):
-    harness_type = MemoryQueueHarness
+    harness_type = harnesses.MemoryQueueHarness
 
 
 class TestMemoryLog(contract.Suite):
-    harness_type = MemoryLogHarness
+    harness_type = harnesses.MemoryLogHarness
+
+
+class TestLossyQueue(contract.Suite):
+    harness_type = harnesses.LossyQueueHarness
+
+
+class TestLossyLog(contract.Suite):
+    harness_type = harnesses.LossyLogHarness
+
+
+class TestBareQueue(contract.Suite):
+    harness_type = harnesses.BareQueueHarness
+
+
+class TestSmallQueue(contract.Suite):
+    harness_type = harnesses.SmallQueueHarness
+
+
+class TestOnePartition(contract.Suite):
+    harness_type = harnesses.OnePartitionHarness

@@ -68,12 +68,8 @@ def is_in(module: str, package: str) -> bool:
 def drivers() -> list[tuple[str, Path]]:
     """The packages that implement the seam: the reference driver and every adapter, with their files."""
     packages = [ROOT / "unibus" / "memory"]
-    packages += [
-        path for path in (ROOT / "adapters").iterdir() if path.is_dir() and path.name != "__pycache__"
-    ]
-    return [
-        (module_name(package / "__init__.py"), path) for package in packages for path in package.rglob("*.py")
-    ]
+    packages += [path for path in (ROOT / "adapters").iterdir() if path.is_dir() and path.name != "__pycache__"]
+    return [(module_name(package / "__init__.py"), path) for package in packages for path in package.rglob("*.py")]
 
 
 def test_drivers_know_the_seam_and_the_errors_only() -> None:
@@ -181,8 +177,7 @@ def test_no_exception_is_swallowed() -> None:
 def _is_broad(caught: ast.expr | None) -> bool:
     names = caught.elts if isinstance(caught, ast.Tuple) else [caught]
     return any(
-        name is None or (isinstance(name, ast.Name) and name.id in {"Exception", "BaseException"})
-        for name in names
+        name is None or (isinstance(name, ast.Name) and name.id in {"Exception", "BaseException"}) for name in names
     )
 
 

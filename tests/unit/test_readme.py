@@ -1,6 +1,6 @@
 """The README tells the truth: its programs run and print what it says, its table is what the capabilities say.
 
-    python -m tests.unit.test_readme        writes the table anew
+python -m tests.unit.test_readme        writes the table anew
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ README = Path(__file__).parents[2] / "README.md"
 BEGIN, END = "<!-- guarantees: begin -->\n", "<!-- guarantees: end -->"
 COLUMNS = {"memory": "memory://", "memory, log model": "memory://?model=log"}
 
-EXAMPLE = re.compile(r"<!-- example: (?P<name>\S+) -->\n```python\n(?P<code>.*?)```\n.*?```text\n(?P<output>.*?)```", re.DOTALL)
+EXAMPLE = re.compile(
+    r"<!-- example: (?P<name>\S+) -->\n```python\n(?P<code>.*?)```\n.*?```text\n(?P<output>.*?)```", re.DOTALL
+)
 
 
 def examples() -> dict[str, tuple[str, str]]:
@@ -36,7 +38,9 @@ def table() -> str:
     for cells in zip(*columns.values(), strict=True):
         shown = [cell.detail if cell.support in (None, "native") else cell.support for cell in cells]
         shown = [
-            f"{cell.support}: {cell.detail}" if cell.support == "emulated" else ("no" if cell.support == "none" else text)
+            f"{cell.support}: {cell.detail}"
+            if cell.support == "emulated"
+            else ("no" if cell.support == "none" else text)
             for cell, text in zip(cells, shown, strict=True)
         ]
         lines.append(f"| {cells[0].name} | " + " | ".join(shown) + " |")
@@ -50,7 +54,12 @@ def test_the_examples_are_found() -> None:
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("orders.py", ["memory://"]), ("orders.py", ["memory://?model=log"]), ("middleware.py", []), ("test_orders.py", [])],
+    [
+        ("orders.py", ["memory://"]),
+        ("orders.py", ["memory://?model=log"]),
+        ("middleware.py", []),
+        ("test_orders.py", []),
+    ],
 )
 def test_an_example_prints_what_the_readme_says(name: str, arguments: list[str], tmp_path: Path) -> None:
     code, output = examples()[name]

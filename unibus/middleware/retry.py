@@ -54,7 +54,7 @@ class RetryOption:
         ):
             return None
         if self._exhausted(message, now) and self.on_exhausted == "dead_letter":
-            return Reject(f"failed {message.attempt} times", cause)
+            return Reject(f"failed {message.attempt} times: {type(cause).__name__}: {cause}", cause)
         return Retry(self.backoff(message.attempt) if after is None else after, cause)
 
     def _exhausted(self, message: Message[Any], now: float) -> bool:

@@ -8,8 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from unibus.driver import (
-    Address, Capabilities, Clock, Connect, Delivery, Depth, Driver, DriverEvent, LeaseExtender, Lost, Outbound,
-    Outcome, Source, Subscription, Topology, Url,
+    Address,
+    Capabilities,
+    Clock,
+    Connect,
+    Delivery,
+    Depth,
+    Driver,
+    DriverEvent,
+    LeaseExtender,
+    Lost,
+    Outbound,
+    Outcome,
+    Source,
+    Subscription,
+    Topology,
+    Url,
 )  # fmt: skip
 from unibus.errors import BatchError, OutcomeUnknown, Rejected
 
@@ -67,7 +81,7 @@ class Faults:
     the first that takes a call has it.
     """
 
-    narrow: Callable[[Capabilities], Capabilities] = lambda capabilities: capabilities  # noqa: E731
+    narrow: Callable[[Capabilities], Capabilities] = lambda capabilities: capabilities
     """Capabilities below those of the driver, such as smaller batches."""
     calls: list[Call] = field(default_factory=list)
     subscriptions: list[FaultySubscription] = field(default_factory=list)
@@ -142,13 +156,9 @@ class FaultyDriver:
         await self._faults.pass_through(Call("declare", None, (topology,)), lambda _: self.inner.declare(topology))
 
     async def send(self, address: Address, messages: Sequence[Outbound]) -> None:
-        await self._faults.pass_through(
-            Call("send", address, messages), lambda items: self.inner.send(address, items)
-        )
+        await self._faults.pass_through(Call("send", address, messages), lambda items: self.inner.send(address, items))
 
-    async def subscribe(
-        self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]
-    ) -> Subscription:
+    async def subscribe(self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]) -> Subscription:
         async def proceed(_: Sequence[Any]) -> Subscription:
             return await self.inner.subscribe(source, prefetch=prefetch, notify=notify)
 
@@ -259,7 +269,9 @@ def unanswered(which: Callable[[Outbound], bool] = lambda message: True) -> Faul
 
     async def fault(call: Call, proceed: Proceed) -> None:
         await proceed(call.items)
-        unknown = {index: OutcomeUnknown("no answer, in a test") for index, item in enumerate(call.items) if which(item)}
+        unknown = {
+            index: OutcomeUnknown("no answer, in a test") for index, item in enumerate(call.items) if which(item)
+        }
         if unknown:
             raise BatchError(unknown, len(call.items))
 

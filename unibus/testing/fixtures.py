@@ -22,7 +22,11 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     made: Harness = request.cls.harness_type()
     await made.begin()
     try:
-        facts = {"harness": type(made).__name__, "scheme": Url(made.url).scheme, "capabilities": asdict(made.capabilities)}
+        facts = {
+            "harness": type(made).__name__,
+            "scheme": Url(made.url).scheme,
+            "capabilities": asdict(made.capabilities),
+        }
         request.node.user_properties.append(("unibus", facts))
         lacking = [need.name for need in needs_of(request.function) if not need.met(made)]
         if lacking:

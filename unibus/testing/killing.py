@@ -40,8 +40,7 @@ def _silence_consumer(consumer: Consumer) -> None:
 
 
 def _silence_claims(claims: Claims) -> None:
+    claims._closed = True
     claims._local.clear()  # what it does not know of it neither completes, releases nor renews
     if claims._timer is not None:
         claims._timer.cancel()
-
-

@@ -260,7 +260,11 @@ async def test_exhausted_retries_leave_a_complete_record() -> None:
     assert dead.address == "orders.dlq"
     assert dead.body == b'{"id":1}'
     assert (dict(dead.headers), dead.key) == ({"a": "b"}, "k")
-    assert (record.reason, record.error_type, record.message) == ("failed 3 times", "ConnectionError", "no route")
+    assert (record.reason, record.error_type, record.message) == (
+        "failed 3 times: ConnectionError: no route",
+        "ConnectionError",
+        "no route",
+    )
     assert "in handle\n" in record.stack
     assert (record.attempts, record.source, record.topic, record.group) == (3, "orders", "", "")
     assert (record.first_failure, record.last_failure) == ("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:20.000Z")
@@ -578,7 +582,7 @@ async def test_single_ones_of_a_batch_are_retried_and_rejected() -> None:
         await bus.producer("orders").send_many([Order(id=number) for number in range(4)])
         await t.settled()
         reasons = [sent.dead_letter.reason for sent in t.dead_letters("orders") if sent.dead_letter]
-    assert sorted(reasons) == ["bad", "failed 2 times"]
+    assert sorted(reasons) == ["bad", "failed 2 times: Retry: retry"]
     assert sorted(runs) == [(0, 1), (1, 1), (1, 2), (2, 1), (3, 1), (3, 2)]
 
 

@@ -8,7 +8,8 @@ import unibus
 import unibus.testing
 
 SURFACE = {
-    "BatchError", "BatchHandler", "BatchMiddleware", "Bus", "ConfigurationError", "DecodeError", "DestinationNotFound",
+    "BatchError", "BatchHandler", "BatchMiddleware", "Bus", "ConfigurationError", "DeadLetter", "DecodeError",
+    "DestinationNotFound",
     "Drop", "EncodeError", "Handler", "Message", "MessageTooLarge", "Middleware", "NotOpen", "NotSent",
     "OutcomeUnknown", "Queue", "Reject", "Rejected", "Retry", "Router", "Topic", "TopicSubscription", "UnibusError",
     "UnsupportedCapability", "constant", "dead_letter", "exponential", "idempotent", "retry", "timeout", "use",

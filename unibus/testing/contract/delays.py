@@ -21,7 +21,7 @@ class Delays(Cases):
     async def test_a_second_sent_after_an_hour_comes_first(self, harness: Harness) -> None:
         bus, name, came = harness.bus(), harness.name("later"), dict[str, float]()
 
-        @bus.consumer(name)
+        @bus.consumer(name, guarantee=harness.queue_guarantee)
         @again_at_once
         async def handle(what: str) -> None:
             came[what] = harness.now()
@@ -48,7 +48,7 @@ class Delays(Cases):
         sent_at: dict[float, float] = {}
         delays = [3.0, 0.2, 2.0, 0.5, 1.0, 1.5, 0.1, 2.5]
 
-        @bus.consumer(name)
+        @bus.consumer(name, guarantee=harness.queue_guarantee)
         @again_at_once
         async def handle(delay: float) -> None:
             took[delay] = harness.now() - sent_at[delay]
@@ -98,7 +98,7 @@ class Delays(Cases):
     async def test_a_delayed_message_is_not_redelivered(self, harness: Harness) -> None:
         bus, name, got = harness.bus(), harness.name("later"), list[Message[int]]()
 
-        @bus.consumer(name)
+        @bus.consumer(name, guarantee=harness.queue_guarantee)
         @again_at_once
         async def handle(message: Message[int]) -> None:
             got.append(message)

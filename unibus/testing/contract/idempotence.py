@@ -114,7 +114,8 @@ class Idempotence(Cases):
         async with harness.running(*buses):
             await buses[0].producer(name).send_many([number % 30 for number in range(120)])
             await harness.until(
-                lambda: sum(bus.stats()[name].skipped + bus.stats()[name].handled for bus in buses) >= 120, "all are done"
+                lambda: sum(bus.stats()[name].skipped + bus.stats()[name].handled for bus in buses) >= 120,
+                "all are done",
             )
         assert not difference(effects, range(30))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Sized
 from typing import Any
 
 from unibus.bus import Bus
@@ -27,6 +27,11 @@ def difference(got: Iterable[Hashable], expected: Iterable[Hashable], *, twice: 
     duplicated = [] if twice else sorted(str(one) for one, count in found.items() if count > max(wanted[one], 1))
     parts = [("lost", lost), ("unexpected", unexpected), ("duplicated", duplicated)]
     return "; ".join(f"{len(ones)} {what}: {', '.join(ones[:10])}" for what, ones in parts if ones)
+
+
+def reaches(found: Sized, least: int) -> Callable[[], bool]:
+    """A condition for `Harness.until`."""
+    return lambda: len(found) >= least
 
 
 class Ledger:
@@ -75,7 +80,7 @@ class Ledger:
 
 async def drained(harness: Harness, queue: str | Queue, count: int, *, silent: bool = True) -> list[Message[bytes]]:
     """Take `count` messages off a queue by another bus, and look that there is no further one."""
-    bus, taken = harness.bus(), []
+    bus, taken = harness.bus(), list[Message[bytes]]()
     async with harness.connected(bus):
         pulling = bus.pull(queue=queue, type=bytes)
         deliveries = await harness.passing(pulling.__aenter__())

@@ -11,7 +11,7 @@ from unibus.bus import Bus
 from unibus.errors import DestinationNotFound, NotOpen, NotSent, OutcomeUnknown
 from unibus.message import Message
 from unibus.testing.contract.cases import Cases
-from unibus.testing.contract.ledger import Ledger, again_at_once, difference, drained
+from unibus.testing.contract.ledger import Ledger, again_at_once, difference, drained, reaches
 from unibus.testing.contract.needs import RELIABLE_QUEUES, needs
 from unibus.testing.faults import Faults, Hold
 from unibus.testing.harness import Harness
@@ -62,7 +62,12 @@ class Lifecycle(Cases):
             await harness.passing(bus.__aenter__())
 
     async def test_a_queue_made_by_its_consumer_stays(self, harness: Harness) -> None:
-        first, second, name, ledger = harness.bus(), harness.bus(declare="verify"), harness.name("orders"), Ledger(harness)
+        first, second, name, ledger = (
+            harness.bus(),
+            harness.bus(declare="verify"),
+            harness.name("orders"),
+            Ledger(harness),
+        )
         for bus in (first, second):
             ledger.consume(bus, name)
         async with harness.running(first):
@@ -89,7 +94,7 @@ class Lifecycle(Cases):
         for _ in range(30):
             enough = len(handled) + 5
             async with harness.running(_noting(harness, name, handled, concurrency=3, prefetch=20)):
-                await harness.until(lambda least=enough: len(handled) >= min(least, 300), "some are handled")
+                await harness.until(reaches(handled, min(enough, 300)), "some are handled")
         async with harness.running(_noting(harness, name, handled)):
             await harness.until(lambda: set(handled) >= set(range(300)), "all are handled")
         assert not difference(handled, range(300), twice=True)
@@ -120,7 +125,7 @@ class Lifecycle(Cases):
             bus = _noting(harness, name, handled)
             async with harness.running(bus):
                 await bus.producer(name).send_many(range(count * batch // 5, upto))
-                await harness.until(lambda most=upto: len(set(handled)) >= most // 2, "half of them are handled")
+                await harness.until(reaches(handled, upto // 2), "half of them are handled")
         async with harness.running(_noting(harness, name, handled)):
             await harness.until(lambda: len(set(handled)) == count, "all are handled")
         assert not difference(handled, range(count), twice=True)
@@ -145,13 +150,17 @@ class Lifecycle(Cases):
 
     @needs(RELIABLE_QUEUES)
     async def test_closing_after_parallel_sends_loses_none_that_was_confirmed(self, harness: Harness) -> None:
-        bus, name = harness.bus(), harness.name("orders")
+        faults, hold, name = Faults(), Hold(), harness.name("orders")
+        bus = harness.bus(faults=faults)
+        faults.add("send", hold)
         async with harness.connected(_noting(harness, name, [])):
             async with harness.connected(bus):
                 producer = bus.producer(name)
                 sends = [asyncio.ensure_future(producer.send(number)) for number in range(harness.load)]
-                await asyncio.sleep(0)
-            outcomes = await harness.passing(asyncio.gather(*sends, return_exceptions=True))
+                await hold.reached.wait()
+                releasing = asyncio.ensure_future(_release(harness, hold))
+            outcomes = await harness.gather(*sends)
+            await releasing
         confirmed = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, str)}
         unknown = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, OutcomeUnknown)}
         errors = [one for one in outcomes if not isinstance(one, (str, OutcomeUnknown, NotSent, NotOpen))]
@@ -182,7 +191,9 @@ class Lifecycle(Cases):
             ledger.consume(bus, name, concurrency=5, prefetch=20)
         async with harness.running(*buses):
             await harness.passing(_send_all(buses[:3], name, harness.load))
-            await harness.until(lambda: sum(len(ledger.messages) for ledger in ledgers) >= harness.load, "all are handled")
+            await harness.until(
+                lambda: sum(len(ledger.messages) for ledger in ledgers) >= harness.load, "all are handled"
+            )
             await harness.silent()
         assert not difference([number for ledger in ledgers for number in ledger.data], range(harness.load))
 
@@ -269,13 +280,19 @@ async def _nothing_works(harness: Harness, bus: Bus) -> None:
 def _noting(harness: Harness, name: str, handled: list[int], **options: Any) -> Bus:
     bus = harness.bus()
 
-    @bus.consumer(name, **options)
+    @bus.consumer(name, guarantee=harness.queue_guarantee, **options)
     @again_at_once
     async def handle(number: int) -> None:
         handled.append(number)
         await asyncio.sleep(0)
 
     return bus
+
+
+async def _release(harness: Harness, hold: Hold) -> None:
+    """Well within the grace period."""
+    await harness.sleep(0.5)
+    hold.release()
 
 
 async def _send_all(buses: list[Bus], name: str, count: int) -> None:

@@ -33,6 +33,7 @@ ORDERED_QUEUES = _capability("queue_ordering", lambda c: c.queue_ordering != "no
 ORDERED_TOPICS = _capability("topic_ordering", lambda c: c.topic_ordering != "none")
 GROUPS = _capability("groups", lambda c: c.groups != "none")
 EPHEMERAL = _capability("ephemeral", lambda c: c.ephemeral != "none")
+SUBSCRIPTIONS = _capability("groups or ephemeral", lambda c: c.groups != "none" or c.ephemeral != "none")
 PATTERNS = _capability("patterns", lambda c: c.patterns != "none")
 EARLIEST = _capability("start_earliest", lambda c: c.start_earliest != "none")
 DELAY = _capability("delay", lambda c: c.delay.support != "none" and (c.delay.max is None or c.delay.max >= 5))

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import defaultdict
 from dataclasses import replace
 
 import pytest
 
 from unibus.bus import Bus
-from unibus.driver import Capabilities, Limits, Queue, Topic
-from unibus.errors import NotSent, OutcomeUnknown, Rejected
+from unibus.driver import Limits, Topic
 from unibus.message import Message
 from unibus.middleware.backoff import constant
 from unibus.middleware.retry import retry
 from unibus.outcome import Reject
 from unibus.testing.contract.cases import Cases
+from unibus.testing.contract.keys import Unreliable, assert_in_order, assert_told_truly, key_of, ordered_queue
 from unibus.testing.contract.ledger import Ledger, again_at_once, difference, drained
 from unibus.testing.contract.needs import (
     GROUPS,
@@ -26,32 +25,8 @@ from unibus.testing.contract.needs import (
     RELIABLE_TOPICS,
     needs,
 )
-from unibus.testing.faults import Call, Faults, Hold, Proceed, rejecting, unanswered
+from unibus.testing.faults import Faults
 from unibus.testing.harness import Harness
-
-KEYS = [f"key-{number}" for number in range(7)]
-
-
-def ordered_queue(harness: Harness) -> Queue:
-    return Queue(harness.name("ordered"), ordering="key")
-
-
-def by_key(numbers: list[int]) -> dict[int, list[int]]:
-    """Numbers are sent with the key `number % 7`."""
-    found: dict[int, list[int]] = defaultdict(list)
-    for number in numbers:
-        found[number % 7].append(number)
-    return found
-
-
-def assert_in_order(numbers: list[int]) -> None:
-    for key, ones in by_key(numbers).items():
-        inverted = [(a, b) for a, b in zip(ones, ones[1:], strict=False) if a > b]
-        assert not inverted, f"key {key}: {inverted[:5]}"
-
-
-def key_of(number: int) -> str:
-    return KEYS[number % 7]
 
 
 @needs(ORDERED_QUEUES, RELIABLE_QUEUES)
@@ -154,64 +129,6 @@ class Ordering(Cases):
             await harness.until(lambda: len(handled) >= 14, "all are handled")
         assert_in_order(handled)
 
-    async def test_five_hundred_gathered_sends_with_failing_batches_keep_the_order(self, harness: Harness) -> None:
-        def small_batches(capabilities: Capabilities) -> Capabilities:
-            return replace(capabilities, send=Limits(messages=min(9, capabilities.send.messages), calls=3, min_messages=1))
-
-        faults = Faults(narrow=small_batches)
-        faults.add("send", _Unreliable(random.Random(11)), times=None)
-        bus, queue = harness.bus(faults=faults), ordered_queue(harness)
-        await _made(harness, queue)
-        outcomes: dict[int, object] = {}
-
-        async def send(number: int) -> None:
-            try:
-                outcomes[number] = await bus.producer(queue).send(number, key=key_of(number))
-            except (Rejected, NotSent, OutcomeUnknown) as error:
-                outcomes[number] = error
-
-        async with harness.connected(bus):
-            bus.producer(queue)
-            await harness.gather(*[send(number) for number in range(500)])
-        stored = [int(message.data) for message in await _all_of(harness, queue)]
-        _assert_told_truly(outcomes, stored)
-        kinds = {type(outcome) for outcome in outcomes.values()}
-        assert kinds >= {str, Rejected, NotSent, OutcomeUnknown}, "each kind of outcome came about"
-
-    async def test_send_many_with_failing_batches_keeps_the_order(self, harness: Harness) -> None:
-        faults, queue = Faults(narrow=lambda c: replace(c, send=Limits(messages=8, calls=4))), ordered_queue(harness)
-        faults.add("send", _Unreliable(random.Random(13)), times=None)
-        bus = harness.bus(faults=faults)
-        await _made(harness, queue)
-        outcomes: dict[int, object] = dict.fromkeys(range(500), "confirmed")
-        async with harness.connected(bus):
-            failed = (await harness.gather(bus.producer(queue).send_many(range(500), key=key_of)))[0]
-        outcomes |= failed.errors
-        stored = [int(message.data) for message in await _all_of(harness, queue)]
-        _assert_told_truly(outcomes, stored)
-
-    async def test_after_a_failure_the_queued_ones_of_its_key_do_not_leave(self, harness: Harness) -> None:
-        faults, hold, queue = Faults(narrow=lambda c: replace(c, send=Limits(messages=1, calls=8))), Hold(), ordered_queue(harness)
-        bus = harness.bus(faults=faults)
-        await _made(harness, queue)
-
-        async def hold_then_refuse(call: Call, proceed: Proceed) -> None:
-            await hold(call, lambda items: rejecting()(call, proceed))
-
-        faults.add("send", hold_then_refuse)
-        async with harness.connected(bus):
-            producer = bus.producer(queue)
-            first = asyncio.ensure_future(producer.send(0, key="a"))
-            await hold.reached.wait()
-            behind = [asyncio.ensure_future(producer.send(number, key="a")) for number in (1, 2)]
-            other = asyncio.ensure_future(producer.send(3, key="b"))
-            await harness.passing(other)
-            hold.release()
-            outcomes = await harness.gather(first, *behind)
-            assert [type(outcome) for outcome in outcomes] == [Rejected, NotSent, NotSent]
-            await producer.send(4, key="a")
-        assert [int(message.data) for message in await drained(harness, queue, 2)] == [3, 4]
-
     async def test_a_killed_consumer_is_followed_in_order(self, harness: Harness) -> None:
         queue, handled, effects = ordered_queue(harness), list[int](), dict[int, None]()
 
@@ -278,57 +195,11 @@ class GroupOrdering(Cases):
         bus, other, ledger = harness.bus(faults=faults), harness.bus(), Ledger(harness)
         topic = Topic(harness.name("changes"), ordering="key")
         ledger.subscribe(other, topic.name, group=harness.name("group"), ordering="key")
-        faults.add("send", _Unreliable(random.Random(17)), times=None)
+        faults.add("send", Unreliable(random.Random(17)), times=None)
         async with harness.running(other), harness.connected(bus):
             sends = [bus.publisher(topic).publish(number, key=key_of(number)) for number in range(300)]
             outcomes = dict(enumerate(await harness.gather(*sends)))
             confirmed = {number for number, outcome in outcomes.items() if isinstance(outcome, str)}
             await harness.until(lambda: confirmed <= set(ledger.data), "what was confirmed is handled")
             await harness.silent()
-        _assert_told_truly(outcomes, ledger.data)
-
-
-class _Unreliable:
-    """Lets some calls take their time, refuses some messages of some, and does not answer for others."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
-
-    async def __call__(self, call: Call, proceed: Proceed, /) -> None:
-        for _ in range(self._chance.randrange(6)):
-            await asyncio.sleep(0)
-        unlucky = {id(message) for message in call.items if self._chance.random() < 0.2}
-        fault = self._chance.choice([None, None, rejecting, unanswered])
-        if fault is None:
-            await proceed(call.items)
-        else:
-            await fault(lambda message: id(message) in unlucky)(call, proceed)
-
-
-async def _made(harness: Harness, queue: Queue) -> None:
-    """The queue exists; nobody consumes from it."""
-    bus = harness.bus()
-    Ledger(harness).consume(bus, queue)
-    async with harness.connected(bus):
-        pass
-
-
-async def _all_of(harness: Harness, queue: Queue) -> list[Message[int]]:
-    """All that is stored, in the order in which it is handed out."""
-    bus, ledger = harness.bus(), Ledger(harness)
-    ledger.consume(bus, queue, concurrency=1)
-    async with harness.running(bus):
-        await harness.until(lambda: bool(ledger.messages), "something is stored")
-        await harness.silent()
-    return ledger.messages
-
-
-def _assert_told_truly(outcomes: dict[int, object], stored: list[int]) -> None:
-    confirmed = {number for number, outcome in outcomes.items() if isinstance(outcome, str)}
-    unknown = {number for number, outcome in outcomes.items() if isinstance(outcome, OutcomeUnknown)}
-    others = {n for n, o in outcomes.items() if not isinstance(o, (str, OutcomeUnknown, Rejected, NotSent))}
-    assert not others, f"holes are named by Rejected, NotSent or OutcomeUnknown, not by {[outcomes[n] for n in others][:3]}"
-    assert confirmed <= set(stored), f"confirmed and not stored: {sorted(confirmed - set(stored))[:10]}"
-    assert set(stored) <= confirmed | unknown, f"stored though not sent: {sorted(set(stored) - confirmed - unknown)[:10]}"
-    assert len(stored) == len(set(stored)), "stored twice"
-    assert_in_order(stored)
+        assert_told_truly(outcomes, ledger.data)

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import BaseModel
 
+from unibus.driver import Browser, Queue
 from unibus.errors import BatchError, EncodeError, MessageTooLarge
 from unibus.message import Message
 from unibus.testing.contract.cases import Cases
 from unibus.testing.contract.ledger import Ledger, again_at_once, drained
 from unibus.testing.contract.needs import BROWSE, DELAY, GROUPS, MAX_BODY, needs
 from unibus.testing.harness import Harness
-from unibus.driver import Browser, Queue
 
 ODD = {
     "plain": "value",
@@ -44,7 +44,9 @@ class Order(BaseModel):
     message_version: ClassVar[int] = 3
 
 
-ORDER = Order(id=1, name="Grüße 🚌", at=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC), lines=[("a", 0.1), ("b", -2e300)])
+ORDER = Order(
+    id=1, name="Grüße 🚌", at=datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC), lines=[("a", 0.1), ("b", -2e300)]
+)
 
 
 class Roundtrip(Cases):
@@ -225,7 +227,7 @@ class Roundtrip(Cases):
     async def test_all_of_it_survives_a_delay(self, harness: Harness) -> None:
         bus, name, got = harness.bus(name="shop"), harness.name("later"), []
 
-        @bus.consumer(name)
+        @bus.consumer(name, guarantee=harness.queue_guarantee)
         @again_at_once
         async def handle(order: Order, message: Message[Order]) -> None:
             got.append((order, message))

@@ -23,14 +23,19 @@ PATTERNS_AND_TOPICS = [
     ("#.late", {"order.paid.late"}),
     ("*.*.*", {"order.paid.late"}),
     ("order.#.late", {"order.paid.late"}),
-    ("#", {"order", "order.created", "order.paid", "order.paid.late", "user.created", "order_created", "orders.created"}),
+    (
+        "#",
+        {"order", "order.created", "order.paid", "order.paid.late", "user.created", "order_created", "orders.created"},
+    ),
 ]
 TOPICS = sorted(PATTERNS_AND_TOPICS[-1][1])
 
 
 class Topics(Cases):
     @needs(GROUPS, PATTERNS)
-    @pytest.mark.parametrize(("pattern", "expected"), PATTERNS_AND_TOPICS, ids=[pattern for pattern, _ in PATTERNS_AND_TOPICS])
+    @pytest.mark.parametrize(
+        ("pattern", "expected"), PATTERNS_AND_TOPICS, ids=[pattern for pattern, _ in PATTERNS_AND_TOPICS]
+    )
     async def test_a_group_gets_what_its_pattern_matches(
         self, harness: Harness, pattern: str, expected: set[str]
     ) -> None:

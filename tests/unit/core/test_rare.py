@@ -1,0 +1,348 @@
+"""What happens seldom, and must be right: suspects, exhausted dead letters, retries at shutdown, lost settlements."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from unibus import Bus, Message, Queue, Reject, constant, dead_letter, registry, retry
+from unibus.driver import (
+    Address,
+    Clock,
+    Delivery,
+    Driver,
+    DriverEvent,
+    Lost,
+    Outbound,
+    Outcome,
+    Source,
+    Subscription,
+    Url,
+)
+from unibus.errors import ConnectionLost, DriverError, SettlementLost
+from unibus.testing import App, MovableClock, app
+
+
+class Order(BaseModel):
+    id: int
+
+
+class Recount:
+    """A memory driver whose deliveries get the counts that a test gives their messages, and whose settles are noted."""
+
+    def __init__(self, driver: Driver, counts: dict[str, int]) -> None:
+        self._driver = driver
+        self._counts = counts
+        self.settled: list[tuple[str, Outcome]] = []
+        self.most_held = 0
+        self.fail_settles: list[DriverError | BaseException] = []
+        self.notify: Callable[[DriverEvent], None] = lambda event: None
+        self.subscription: Any = None
+
+    @property
+    def capabilities(self) -> Any:
+        return self._driver.capabilities
+
+    async def open(self) -> None:
+        await self._driver.open()
+
+    async def declare(self, topology: Any) -> None:
+        await self._driver.declare(topology)
+
+    async def send(self, address: Address, messages: Sequence[Outbound]) -> None:
+        for message in messages:
+            self._counts.pop(message.message_id, None)  # stored anew, it is counted anew
+        await self._driver.send(address, messages)
+
+    async def subscribe(self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]) -> Subscription:
+        self.notify = notify
+        subscription: Any = await self._driver.subscribe(source, prefetch=prefetch, notify=notify)
+        receive, settle = subscription.receive, subscription.settle
+
+        async def recounted(max_messages: int, max_wait: float) -> Sequence[Delivery]:
+            batch: Sequence[Delivery] = await receive(max_messages, max_wait)
+            for delivery in batch:
+                delivery.deliveries = self._counts.get(delivery.message_id, delivery.deliveries)
+            return batch
+
+        async def noted(deliveries: Sequence[Delivery], outcome: Outcome, *, delay: float = 0.0) -> None:
+            if self.fail_settles:
+                raise self.fail_settles.pop(0)
+            self.settled += [(delivery.message_id, outcome) for delivery in deliveries]
+            await settle(deliveries, outcome, delay=delay)
+
+        subscription.receive, subscription.settle = recounted, noted
+        self.subscription = subscription
+        return subscription  # type: ignore[no-any-return]
+
+    async def depth(self, source: Source) -> Any:
+        return await self._driver.depth(source)
+
+    async def close(self) -> None:
+        await self._driver.close()
+
+
+def recounting(counts: dict[str, int], made: list[Recount]) -> Callable[[Url, Clock], Driver]:
+    def connect(url: Url, clock: Clock) -> Driver:
+        driver = Recount(registry.connect(url, clock), counts)
+        made.append(driver)
+        return driver
+
+    return connect
+
+
+async def opened(bus: Bus, counts: dict[str, int]) -> tuple[MovableClock, Recount]:
+    clock, made = MovableClock(), list[Recount]()
+    bus.configure(url="memory://", clock=clock, connect=recounting(counts, made))
+    await bus.__aenter__()
+    return clock, made[0]
+
+
+async def settled(bus: Bus, clock: MovableClock) -> None:
+    await App(bus, clock).settled()
+
+
+# --- suspects ------------------------------------------------------------------------------------------------
+
+
+async def test_suspects_are_handled_one_by_one_with_nothing_beside_them() -> None:
+    bus = Bus()
+    held: list[tuple[int, int, bool]] = []
+
+    @bus.consumer("orders", concurrency=5)
+    async def handle(order: Order, message: Message[Order]) -> None:
+        (consumer,) = bus.session.consumers
+        alone = "unibusalone" in message.attributes
+        await asyncio.sleep(0)
+        held.append((order.id, len(consumer.held), alone))
+
+    counts: dict[str, int] = {}
+    clock, driver = await opened(bus, counts)
+    ids = [await bus.producer("orders").send(Order(id=number)) for number in range(10)]
+    counts.update(dict.fromkeys(ids[2:5], 3))  # three were delivered for the third time
+    async with bus.consuming():
+        await settled(bus, clock)
+        assert bus.stats()["orders"].suspects == 3
+    await bus.__aexit__(None, None, None)
+    assert sorted(number for number, _, _ in held) == list(range(10))
+    assert {number for number, _, alone in held if alone} == {2, 3, 4}
+    assert all(count == 1 for _, count, alone in held if alone)
+    assert next(outcome for message_id, outcome in driver.settled if message_id == ids[3]) is Outcome.ACK
+
+
+async def test_a_marked_message_is_convicted_at_its_third_delivery_before_it_runs() -> None:
+    bus = Bus()
+    runs: list[int] = []
+
+    @bus.consumer("orders")
+    async def handle(order: Order) -> None:
+        runs.append(order.id)
+
+    @bus.consumer("orders.dlq")
+    async def bury(order: Order, message: Message[Order]) -> None:
+        assert message.dead_letter is not None
+        reasons.append((order.id, message.dead_letter.error_type, message.dead_letter.reason))
+
+    reasons: list[tuple[int, str, str]] = []
+    counts: dict[str, int] = {}
+    clock, _ = await opened(bus, counts)
+    queue = bus.session.sender_for(Queue("orders"))
+    for number, count in ((1, 2), (2, 3), (3, 1)):
+        counts[str(number)] = count
+        attributes = {"unibusalone": "1"}
+        future = queue.send(Outbound(b'{"id":%d}' % number, attributes, {}, None, str(number)))
+        await future
+        counts[str(number)] = count
+    async with bus.consuming():
+        await settled(bus, clock)
+    await bus.__aexit__(None, None, None)
+    assert sorted(runs) == [1, 3]
+    ((number, error, reason),) = reasons
+    assert (number, error) == (2, "unibus.errors.Crashed")
+    assert "its delivery 3" in reason
+
+
+async def test_a_marked_message_that_comes_beside_running_ones_starts_afresh() -> None:
+    bus = Bus()
+    go = asyncio.Event()
+    runs: list[tuple[int, int]] = []
+
+    @bus.consumer("orders", concurrency=2, prefetch=2)
+    async def handle(order: Order, message: Message[Order]) -> None:
+        runs.append((order.id, len(bus.session.consumers[0].held)))
+        if order.id == 1:
+            await go.wait()
+
+    counts: dict[str, int] = {}
+    clock, _ = await opened(bus, counts)
+    async with bus.consuming():
+        await bus.producer("orders").send(Order(id=1))
+        await clock.quiet()
+        counts["m"] = 2
+        sender = bus.session.sender_for(Queue("orders"))
+        sending = sender.send(Outbound(b'{"id":2}', {"unibusalone": "1"}, {}, None, "m"))
+        await sending
+        counts.setdefault("m", 2)
+        await clock.quiet()
+        assert [number for number, _ in runs] == [1]
+        go.set()
+        await settled(bus, clock)
+    await bus.__aexit__(None, None, None)
+    assert runs[-1] == (2, 1)
+
+
+async def test_on_an_ordered_address_a_suspect_stays_in_place_and_is_convicted_there() -> None:
+    bus = Bus()
+    runs: list[int] = []
+
+    @bus.consumer(Queue("orders", ordering="key"))
+    async def handle(order: Order) -> None:
+        runs.append(order.id)
+
+    counts: dict[str, int] = {}
+    clock, _ = await opened(bus, counts)
+    ids = [await bus.producer("orders").send(Order(id=number), key="k") for number in range(6)]
+    counts.update({ids[0]: 3, ids[1]: 5, ids[2]: 6})
+    async with bus.consuming():
+        assert bus.session.consumers[0].suspects.single_only
+        await settled(bus, clock)
+        assert not bus.session.consumers[0].suspects.single_only
+        assert (bus.stats()["orders"].dead_lettered, bus.stats()["orders"].suspects) == (1, 0)
+    await bus.__aexit__(None, None, None)
+    assert runs == [0, 1, 3, 4, 5]
+
+
+# --- dead letters of dead letters -------------------------------------------------------------------------------
+
+
+async def test_an_exhausted_message_of_a_dead_letter_queue_is_given_back_later_and_health_says_so() -> None:
+    bus = Bus("memory://")
+    runs: list[float] = []
+    fail = True
+
+    @bus.consumer("orders.dlq")
+    @retry(on=ValueError, attempts=1)
+    async def handle(order: Order, message: Message[Order]) -> None:
+        runs.append(t.clock.monotonic())
+        if fail:
+            raise ValueError
+
+    async with app(bus) as t:
+        await t.send("orders.dlq", Order(id=1))
+        await t.clock.advance(150)
+        assert runs == [1000.0, 1060.0, 1120.0]
+        assert "dead letters in a row failed" in bus.health().reasons[0]
+        assert bus.stats()["orders.dlq"].given_back == 2
+        assert len(t.all_sent) == 1
+        fail = False
+        await t.settled()
+
+
+async def test_a_dead_letter_queue_with_a_destination_of_its_own() -> None:
+    bus = Bus("memory://")
+
+    @bus.consumer("orders.dlq")
+    @dead_letter("hopeless")
+    async def handle(order: Order) -> None:
+        raise Reject("still no")
+
+    async with app(bus) as t:
+        await t.send("orders.dlq", Order(id=1))
+        await t.settled()
+        assert len(t.sent("hopeless")) == 1
+
+
+# --- shutdown -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ordered", "attempt"), [(False, 2), (True, 1)])
+async def test_a_short_retry_at_shutdown_keeps_its_attempt_where_it_can_be_resent(ordered: bool, attempt: int) -> None:
+    clock = MovableClock()
+    queue = Queue("orders", ordering="key" if ordered else "none")
+    attempts: list[int] = []
+
+    def make() -> Bus:
+        bus = Bus("memory://short-retry", clock=clock)
+
+        @bus.consumer(queue)
+        @retry(on=ValueError, attempts=3, backoff=constant(0.9))
+        async def handle(order: Order, message: Message[Order]) -> None:
+            attempts.append(message.attempt)
+            if len(attempts) == 1:
+                raise ValueError
+
+        return bus
+
+    first, second = make(), make()
+    async with second:
+        async with first.consuming():
+            await first.producer(queue).send(Order(id=1), key="k")
+            await clock.quiet()
+            assert attempts == [1]
+        depth = await second.depth(queue)
+        assert (depth.ready, depth.delayed) == ((1, 0) if ordered else (0, 1))
+        async with second.consuming():
+            await settled(second, clock)
+    assert attempts == [1, attempt]
+    assert clock.monotonic() == 1000.0 + (0.0 if ordered else 0.9)
+
+
+# --- settling -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("errors", "lost", "seconds"),
+    [
+        ([SettlementLost("stale", count=2)], 2, 0.0),
+        ([ConnectionLost("cut")], 0, 0.2),
+        ([ConnectionLost("cut")] * 5, 3, 3.0),
+        ([RuntimeError("a bug of the driver")], 3, 0.0),
+        ([asyncio.CancelledError()], 3, 0.0),
+    ],
+)
+async def test_settlements_that_fail_are_tried_again_or_counted(errors: list[Any], lost: int, seconds: float) -> None:
+    bus = Bus()
+
+    @bus.consumer("orders")
+    async def handle(order: Order) -> None: ...
+
+    clock, driver = await opened(bus, {})
+    await bus.producer("orders").send_many([Order(id=number) for number in range(3)])
+    driver.fail_settles = list(errors)
+    async with bus.consuming():
+        (consumer,) = bus.session.consumers
+        await clock.advance(seconds)
+        assert bus.stats()["orders"].settlements_lost == lost
+        assert consumer.held == {}  # off our hands: nothing holds back the next fetch
+    await bus.__aexit__(None, None, None)
+
+
+async def test_what_is_lost_while_handled_is_cancelled_and_settled_by_nobody() -> None:
+    bus = Bus()
+    ended: list[str] = []
+
+    @bus.consumer("orders", concurrency=2)
+    async def handle(order: Order) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("ended")
+
+    clock, driver = await opened(bus, {})
+    await bus.producer("orders").send_many([Order(id=number) for number in range(4)])
+    async with bus.consuming():
+        (consumer,) = bus.session.consumers
+        await clock.quiet()
+        driver.notify(Lost(list(consumer.held)))
+        await clock.quiet()
+        assert ended == ["ended", "ended"]
+        assert consumer.held == {}
+        assert driver.settled == []
+        assert bus.stats()["orders"].lost == 4
+        assert bus.stats()["orders"].lane_restarts == 0
+        bus.release_now()
+    await bus.__aexit__(None, None, None)
