@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from unibus import attributes as names
 from unibus.bus import Bus
 from unibus.dead_letters import DeadLetter
+from unibus.driver import Outbound, Queue
 from unibus.message import Message
 from unibus.testing.contract.cases import Cases
 from unibus.testing.contract.ledger import Ledger, again_at_once, difference, drained, reaches
@@ -157,3 +159,34 @@ class Crashing(Cases):
         assert not difference([number for number, _ in runs], range(6))
         assert all(beside == 1 for _, beside in runs), f"handled beside others: {runs}"
         await drained(harness, name + ".dlq", 0)
+
+    @needs(DELIVERY_COUNT)
+    async def test_a_marked_message_waits_for_what_runs_and_others_wait_for_it(self, harness: Harness) -> None:
+        bus, name, running, ended = harness.bus(), harness.name("orders"), set[str](), list[str]()
+        go_on = {"plain": asyncio.Event(), "marked": asyncio.Event(), "later": asyncio.Event()}
+        go_on["later"].set()
+
+        @bus.consumer(name, concurrency=5, prefetch=20)
+        @again_at_once
+        async def handle(message: Message[str]) -> None:
+            running.add(message.id)
+            await go_on[message.data].wait()
+            running.discard(message.id)
+            ended.append(message.id)
+
+        async with harness.running(bus):
+            for id_ in ("1", "2", "3"):
+                await bus.producer(name).send("plain", id=id_)
+            await harness.until(lambda: running == {"1", "2", "3"}, "three run")
+            await bus.driver.send(Queue(name), [Outbound(b'"marked"', {names.ALONE: "1"}, {}, None, "marked")])
+            await harness.silent()
+            assert running == {"1", "2", "3"}, "it waits for what runs"
+            go_on["plain"].set()
+            await harness.until(lambda: running == {"marked"}, "it runs alone")
+            await bus.producer(name).send("later", id="later")
+            await harness.silent()
+            assert running == {"marked"}, "others wait for it"
+            assert len(ended) == 3
+            go_on["marked"].set()
+            await harness.until(lambda: len(ended) >= 5, "all are handled")
+        assert set(ended) == {"1", "2", "3", "marked", "later"}

@@ -160,7 +160,7 @@ class Lifecycle(Cases):
                 await hold.reached.wait()
                 releasing = asyncio.ensure_future(_release(harness, hold))
             outcomes = await harness.gather(*sends)
-            await releasing
+            await harness.passing(releasing)
         confirmed = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, str)}
         unknown = {number for number, outcome in enumerate(outcomes) if isinstance(outcome, OutcomeUnknown)}
         errors = [one for one in outcomes if not isinstance(one, (str, OutcomeUnknown, NotSent, NotOpen))]
