@@ -9,6 +9,9 @@ from typing import Any
 
 from unibus.driver import Clock, Delivery, Timer
 
+SLACK = 64
+"""Stale entries of the heap that are not worth the work of dropping them."""
+
 
 class Waiting:
     """Deliveries with the time when they go on; `due` is called with each as its time comes."""
@@ -32,6 +35,8 @@ class Waiting:
         at, order = self._clock.monotonic() + max(seconds, 0.0), next(self._order)
         self._when[delivery] = (at, order)
         heapq.heappush(self._heap, (at, order, delivery))
+        if len(self._heap) > 2 * len(self._when) + SLACK:
+            self._drop_stale()
         self._set_timer()
 
     def remaining(self, delivery: Delivery) -> float:
@@ -54,6 +59,11 @@ class Waiting:
         self._heap.clear()
         self._cancel_timer()
         return left
+
+    def _drop_stale(self) -> None:
+        """Many were released before their time: their entries would stay until it comes."""
+        self._heap = [entry for entry in self._heap if self._when.get(entry[2]) == entry[:2]]
+        heapq.heapify(self._heap)
 
     def _set_timer(self) -> None:
         while self._heap and self._when.get(self._heap[0][2]) != self._heap[0][:2]:

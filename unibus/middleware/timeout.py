@@ -1,13 +1,12 @@
 """Timeout: a handler that runs too long is cancelled, and that is a failure like any other (TimeoutError).
 
 All runs of one handler have the same limit, so their deadlines come in the order of their starts:
-one queue and one timer serve all of them, where `asyncio.timeout` would cost a timer per message.
+one list and one timer serve all of them, where `asyncio.timeout` would cost a timer per message.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,13 +23,12 @@ from unibus.outcome import seconds
 class _Run:
     """One run of the handler. `expired` is noted before the task is cancelled, so that it knows why."""
 
-    __slots__ = ("deadline", "done", "expired", "lane", "task")
+    __slots__ = ("deadline", "expired", "lane", "task")
 
     def __init__(self, task: asyncio.Task[Any], deadline: float) -> None:
         self.task = task
         self.lane: Lane | None = current_lane.get(None)
         self.deadline = deadline
-        self.done = False
         self.expired = False
 
     def expire(self) -> None:
@@ -41,7 +39,6 @@ class _Run:
 
     def end(self) -> None:
         """The run is over: take our request to cancel back, if we made one."""
-        self.done = True
         if self.expired:
             self.task.uncancel()
             if self.lane is not None and self.lane.reason == "timeout":
@@ -54,14 +51,14 @@ class Deadlines:
     def __init__(self, limit: float, clock: Clock) -> None:
         self._limit = limit
         self._clock = clock
-        self._runs: deque[_Run] = deque()
+        self._runs: dict[_Run, None] = {}  # in the order of their deadlines; what ended is taken out at once
         self._timer: Timer | None = None
 
     async def bound(self, awaitable: Awaitable[object]) -> object:
         task = asyncio.current_task()
         assert task is not None
         run = _Run(task, self._clock.monotonic() + self._limit)
-        self._runs.append(run)
+        self._runs[run] = None
         if self._timer is None:
             self._timer = self._clock.call_later(self._limit, self._expire)
         try:
@@ -72,24 +69,19 @@ class Deadlines:
                 raise TimeoutError(f"the handler did not end within {self._limit} s") from None
             raise
         finally:
+            self._runs.pop(run, None)
             run.end()
-            self._forget_finished()
-
-    def _forget_finished(self) -> None:
-        # The timer stays: it is cheaper to find nothing once per limit than to set it for each run.
-        runs = self._runs
-        while runs and runs[0].done:
-            runs.popleft()
 
     def _expire(self) -> None:
+        # The timer is not moved when a run ends: it is cheaper to find nothing once per limit.
         self._timer = None
         now = self._clock.monotonic()
-        while self._runs and (self._runs[0].done or self._runs[0].deadline <= now):
-            run = self._runs.popleft()
-            if not run.done:
-                run.expire()
-        if self._runs:
-            self._timer = self._clock.call_later(self._runs[0].deadline - now, self._expire)
+        for run in list(self._runs):
+            if run.deadline > now:
+                self._timer = self._clock.call_later(run.deadline - now, self._expire)
+                break
+            del self._runs[run]
+            run.expire()
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,3 +292,12 @@ def test_a_record_survives_its_attributes_and_is_cut_from_the_stack() -> None:
     assert (short.stack, len(short.message)) == ("", 1000)
     assert DeadLetter.from_attributes({"type": "Order"}) is None
     assert DeadLetter.from_attributes({"unibusdlreason": "x", "unibusdlattempts": "many"}) == DeadLetter("x")
+
+
+async def test_what_was_released_early_leaves_nothing_behind() -> None:
+    clock = MovableClock()
+    waiting = Waiting(clock, lambda delivery: None)
+    for number in range(5000):
+        waiting.add(late := delivery(number), 60)
+        waiting.release(late)
+    assert len(waiting._heap) < 100
