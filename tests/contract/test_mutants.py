@@ -25,7 +25,8 @@ Run: TypeAlias = Future[subprocess.CompletedProcess[str]]
 
 
 def run(class_name: str, cases: str, mutant: str = "") -> subprocess.CompletedProcess[str]:
-    options = ["-q", "-x", "--tb=line", "--timeout=30", "-p", "no:cacheprovider", "-p", "tests.contract.mutants"]
+    options = ["-q", "-x", "--tb=line", "--timeout=30", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    options += ["-p", "no:xdist", "-p", "tests.contract.mutants"]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, "-k", cases, f"{SUITE}::{class_name}"],
         cwd=ROOT, env={**os.environ, VARIABLE: mutant}, capture_output=True, text=True, timeout=110, check=False,

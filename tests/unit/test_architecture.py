@@ -95,6 +95,11 @@ def test_adapters_do_not_import_each_other() -> None:
     assert wrong == []
 
 
+def test_every_adapter_says_that_it_is_typed() -> None:
+    packages = [path for path in (ROOT / "adapters").iterdir() if (path / "__init__.py").exists()]
+    assert [package.name for package in packages if not (package / "py.typed").exists()] == []
+
+
 def test_unibus_imports_no_adapter_and_no_client_library() -> None:
     wrong = [
         f"{path}:{line}: {imported}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from unibus.cli.reporting import print_json
@@ -27,12 +28,6 @@ def _table(found: Sequence[Adapter]) -> Table:
     table.add_column("entry point", no_wrap=True)
     table.add_column("usable", overflow="fold")
     for adapter in found:
-        usable = "[green]yes[/]" if adapter.error is None else f"[yellow]no[/]: {_plain(adapter.error)}"
+        usable = "[green]yes[/]" if adapter.error is None else f"[yellow]no[/]: {escape(adapter.error)}"
         table.add_row(f"{adapter.scheme}://", adapter.distribution, adapter.value, usable)
     return table
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
