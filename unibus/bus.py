@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar, overload
 
-from unibus import config, registry
+from unibus import registry
 from unibus.address import Queue, Topic, TopicSubscription
 from unibus.blocking import BlockingBus
 from unibus.driver import Clock, Connect, Depth, Driver, SystemClock, Url
@@ -79,7 +79,7 @@ class Bus(Router):
         self._clock = clock
         self._connect = connect
         self._session: Session | None = None
-        self._was_open = False
+        self._was_open = self._closed = False
         self._opening = False
         self._grace_over: asyncio.Future[None] | None = None
         self._released = False
@@ -125,7 +125,7 @@ class Bus(Router):
         finally:
             self._opening = False
         self._session = session
-        self._was_open = True
+        self._was_open, self._closed = True, False
         return self
 
     async def __aexit__(
@@ -135,8 +135,11 @@ class Bus(Router):
             async with self.grace_period() as until:
                 session, self._session = self._session, None
                 await session.close(until)
+            self._closed = True
 
     def _new_session(self) -> Session:
+        from unibus import config  # its models take a while to build, and only a program that connects needs them
+
         settings = config.load()
         url = Url(self._url or settings.url or _no_url())
         clock = self._clock or SystemClock()
@@ -309,7 +312,7 @@ class Bus(Router):
     def health(self) -> Health:
         """live is False only once it is closed; ready is False while something keeps it from its work."""
         if self._session is None:
-            return Health(live=False, ready=False, reasons=("the bus is not open",))
+            return Health(live=not self._closed, ready=False, reasons=("the bus is not open",))
         reasons = [
             complaint for consumer in self._session.consumers for complaint in consumer.complaints(self._stall_after)
         ]
@@ -326,7 +329,7 @@ class Bus(Router):
 
 def _no_url() -> str:
     raise ConfigurationError(
-        f"no broker is named: give Bus a URL, or set {config.URL_VARIABLE}, or `url` in unibus.toml or [tool.unibus]"
+        "no broker is named: give Bus a URL, or set UNIBUS_URL, or `url` in unibus.toml or [tool.unibus]"
     )
 
 

@@ -56,6 +56,10 @@ class Settings(BaseModel):
     queues: dict[str, AddressSettings] = Field(default_factory=dict)
     topics: dict[str, AddressSettings] = Field(default_factory=dict)
 
+    def consumer(self, name: str) -> ConsumerSettings:
+        """What is set for a consumer, if anything."""
+        return self.consumers.get(name, ConsumerSettings())
+
 
 def load(directory: Path | None = None) -> Settings:
     """Raises ConfigurationError that names the file and the key. The URL of the environment wins."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unibus.errors import HandlerCancelled
 from unibus.lane import current_lane
@@ -14,6 +13,9 @@ from unibus.message import Message
 from unibus.options import BatchHandler, Handler
 from unibus.signature import Parameter, Signature
 from unibus.stats import ConsumerStats
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 
 def invoker(

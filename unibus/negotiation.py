@@ -112,7 +112,7 @@ def _delay(capabilities: Capabilities, seconds: float) -> Judgement:
         return "none", f"no delays; keep waits below {SHORT_WAIT:g} s, or switch retry off with attempts=1"
     if delay.max is not None and seconds > delay.max:
         return "none", f"delays end at {delay.max:g} s"
-    return delay.support, f"late by up to {delay.precision:g} s"
+    return delay.support, f"late by up to {delay.precision:g} s" if delay.precision else "to the moment"
 
 
 def _parked(capabilities: Capabilities, seconds: float) -> Judgement:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unibus import config
 from unibus.address import Queue, TopicSubscription
 from unibus.codec import decoder
 from unibus.driver import Clock, Topic
@@ -24,6 +22,11 @@ from unibus.plan import Folded, Plan
 from unibus.router import Registration, errors_at
 from unibus.signature import read_signature
 from unibus.stats import ConsumerStats
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from unibus import config
 
 DEFAULT_CONCURRENCY = 10
 WORKERS_VARIABLE = "UNIBUS_WORKERS"
@@ -74,7 +77,7 @@ def plan(
     """Raises ConfigurationError with the handler's file and line."""
     with errors_at(registration.function):
         signature = read_signature(registration.function, bus_type, resources)
-        override = settings.consumers.get(registration.name, config.ConsumerSettings())
+        override = settings.consumer(registration.name)
         source = registration.source
         if isinstance(source, Queue):
             source = addresses.queue(source)
@@ -145,7 +148,7 @@ def fold(
     stats = ConsumerStats()
     around = Surroundings(plan.source.name, clock, stats, plan.ordered, open_claims)
     registration = Registration(plan.function, plan.source, False, None, None, 1, 0.0, plan.guarantee)
-    options = _options(registration, settings.consumers.get(plan.name, config.ConsumerSettings()))
+    options = _options(registration, settings.consumer(plan.name))
     first_own = next((place for place, option in enumerate(options) if option.kind == "use"), len(options))
     options[first_own:first_own] = [UseOption(wrap) for wrap in middleware]
     with errors_at(plan.function):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from unibus.driver import Clock, Connect, Driver, Url
-from unibus.errors import MissingDependency, UnknownScheme
+from unibus.errors import ConfigurationError, MissingDependency, UnknownScheme
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -30,6 +29,8 @@ def connect(url: Url, clock: Clock) -> Driver:
     found = _entry_points()
     entry = found.get(url.scheme)
     if entry is None:
+        import difflib
+
         near = difflib.get_close_matches(url.scheme, found, n=1)
         hint = f" Did you mean {near[0]}://?" if near else ""
         raise UnknownScheme(
@@ -48,6 +49,8 @@ def adapters() -> list[Adapter]:
             error = None
         except MissingDependency as missing:
             error = str(missing)
+        except Exception as broken:  # one broken adapter must not hide the others
+            error = f"{type(broken).__name__}: {broken}"
         listed.append(Adapter(scheme, entry.dist.name if entry.dist is not None else "?", entry.value, error))
     return listed
 
@@ -56,7 +59,14 @@ def _entry_points() -> dict[str, EntryPoint]:
     # Imported here: it costs 15 ms, and only a program that connects needs it.
     from importlib.metadata import entry_points
 
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise ConfigurationError(
+                f"two adapters want {entry.name}://, {other.value} and {entry.value}; uninstall one of them"
+            )
+    return found
 
 
 def _load(entry: EntryPoint) -> Connect:

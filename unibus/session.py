@@ -7,11 +7,10 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unibus import config, lifespan, negotiation, planning
+from unibus import lifespan, negotiation, planning
 from unibus.consumer import Consumer
 from unibus.driver import (
     Address,
@@ -33,6 +32,11 @@ from unibus.idempotency.store import IdempotencyStore
 from unibus.plan import Plan
 from unibus.router import Registration
 from unibus.sender import Sender
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from unibus import config
 
 logger = logging.getLogger("unibus")
 
@@ -188,6 +192,8 @@ class Session:
 
     async def start_consumers(self) -> None:
         """Open the lifespan, fold the handlers, subscribe."""
+        from concurrent.futures import ThreadPoolExecutor  # only a program that consumes needs it
+
         self.consuming = True
         self._executor = ThreadPoolExecutor(
             max_workers=max(1, sum(plan.concurrency for plan in self.plans if not plan.signature.asynchronous)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -48,6 +47,8 @@ class Url:
         known = {field.alias or name for name, field in model.model_fields.items()}
         for name in self.options:
             if name not in known:
+                import difflib
+
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ConfigurationError(

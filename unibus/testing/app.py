@@ -24,7 +24,18 @@ from unibus.bus import Bus
 from unibus.consumer import Consumer
 from unibus.dead_letters import DeadLetter
 from unibus.driver import (
-    Address, Capabilities, Clock, Delivery, Depth, Driver, DriverEvent, Outbound, Source, Subscription, Topic, Topology,
+    Address,
+    Capabilities,
+    Clock,
+    Delivery,
+    Depth,
+    Driver,
+    DriverEvent,
+    Outbound,
+    Source,
+    Subscription,
+    Topic,
+    Topology,
     Url,
 )  # fmt: skip
 from unibus.message import Message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -13,13 +12,12 @@ from unibus.errors import MissingDependency, UnknownScheme
 
 
 @pytest.fixture(autouse=True)
-def more_adapters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def more_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside memory an adapter without its client library, and one that is a third party's."""
     found = registry._entry_points()
     kafka = EntryPoint("kafka", "unibus_kafka:connect", registry.GROUP)
     nats = EntryPoint("nats", "unibus.memory:connect", registry.GROUP)
     monkeypatch.setattr(registry, "_entry_points", lambda: {**found, "kafka": kafka, "nats": nats})
-    yield
 
 
 async def test_a_missing_client_library_gives_the_pip_command() -> None:

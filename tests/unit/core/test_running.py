@@ -198,7 +198,7 @@ async def test_health_says_why() -> None:
     async def handle(order: Order) -> None:
         await hang.wait()
 
-    assert bus.health().live is False
+    assert (bus.health().live, bus.health().ready) == (True, False)
     async with app(bus) as t:
         assert (bus.health().live, bus.health().ready) == (True, True)
         notify = bus.session.consumers[0]._on_event
@@ -219,6 +219,8 @@ async def test_health_says_why() -> None:
         hang.set()
         await t.settled()
         assert bus.health().ready
+    assert bus.health().live is False
+    assert bus.stats()["orders"].handled == 1  # kept for those who look afterwards
 
 
 async def test_dead_letters_that_cannot_be_sent_are_neither_acked_nor_lost(caplog: pytest.LogCaptureFixture) -> None:
@@ -502,3 +504,32 @@ async def test_depth_of_a_group() -> None:
         await bus.publisher("order.created").publish(Order(id=1))
         assert (await bus.depth(TopicSubscription(("order.*",), "audit"))).ready == 1
         assert (await bus.depth(Queue("unibus.group.audit.dlq"))).ready == 0
+
+
+HANGING = """
+import asyncio
+from unibus import Bus
+from unibus.driver import Clock, Driver, Url
+from unibus import registry
+
+class Hanging:
+    def __init__(self, driver): self.driver = driver
+    def __getattr__(self, name): return getattr(self.driver, name)
+    async def open(self):
+        print("opening", flush=True)
+        await asyncio.Event().wait()
+
+Bus("memory://", connect=lambda url, clock: Hanging(registry.connect(url, clock))).run()
+print("ended", flush=True)
+"""
+
+
+def test_a_signal_ends_a_program_whose_broker_does_not_answer(tmp_path: Path) -> None:
+    program = tmp_path / "hanging.py"
+    program.write_text(HANGING)
+    with subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "opening"
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    assert (out.split(), process.returncode) == (["ended"], 0)
