@@ -104,7 +104,7 @@ class Consumer:
         logger.error("a lane of %s ended by itself and is started again", self.plan.name, exc_info=error)
         self.stats.lane_restarts += 1
         self.red_until = self.clock.monotonic() + RED_AFTER_RESTART
-        self.give_back([delivery for delivery in lane.held if delivery in self.held])
+        self.let_go(lane.held)
         lane.held, lane.reason, lane.cancelled_by_others = (), None, False
         self._run(lane)
 
@@ -184,6 +184,22 @@ class Consumer:
             self.stats.given_back += len(deliveries)
             self.settler.settle(list(deliveries), Outcome.NACK)
 
+    def let_go(self, deliveries: Collection[Delivery]) -> None:
+        """Give back what a lane had in hand and, of an ordered address, all that stands behind it."""
+        ours = [delivery for delivery in deliveries if delivery in self.held]
+        behind = self._behind(deliveries)
+        for delivery in deliveries:
+            self.finished(delivery)
+        self.give_back([*ours, *behind])
+
+    def _behind(self, deliveries: Collection[Delivery]) -> list[Delivery]:
+        """Take out what we hold of the same keys: handled now, it would overtake them."""
+        if self.keys is None:
+            return []
+        keys = {delivery.key for delivery in deliveries} - {None}
+        running = {delivery for lane in self.lanes for delivery in lane.held}
+        return self.withdraw({d for d in self.held if d.key in keys and d not in running and d not in deliveries})
+
     def _on_settled(self, deliveries: Sequence[Delivery], lost: int) -> None:
         held = self.held
         for delivery in deliveries:
@@ -233,6 +249,7 @@ class Consumer:
             if lane.reason is None and any(delivery in gone for delivery in lane.held):
                 lane.cancel("lost")
         self.withdraw(gone)
+        self.give_back(self._behind(gone))
         for delivery in gone:
             self.held.pop(delivery, None)
         self._note_change()

@@ -123,10 +123,8 @@ async def _handle_batch(consumer: Consumer, lane: Lane, deliveries: list[Deliver
     except (Exception, asyncio.CancelledError) as error:
         failed = error
     if lane.reason is not None:
-        for delivery in deliveries if lane.reason == "lost" else ():
-            consumer.finished(delivery)
-        # Those that were not lost are still ours: they go back, with no attempt spent.
-        consumer.give_back([delivery for delivery in deliveries if delivery in consumer.held])
+        if lane.reason == "lost":  # those that were not are still ours: they go back, with no attempt spent
+            consumer.let_go(deliveries)
         return
     for message in messages:
         error_of_one = message.mark or failed

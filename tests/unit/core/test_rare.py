@@ -346,3 +346,64 @@ async def test_what_is_lost_while_handled_is_cancelled_and_settled_by_nobody() -
         assert bus.stats()["orders"].lane_restarts == 0
         bus.release_now()
     await bus.__aexit__(None, None, None)
+
+
+async def test_when_the_head_of_a_key_is_lost_what_stands_behind_it_goes_back_too() -> None:
+    bus = Bus()
+    seen: list[tuple[str | None, int]] = []
+    first = asyncio.Event()
+
+    @bus.consumer(Queue("orders", ordering="key"), concurrency=3)
+    async def handle(order: Order, message: Message[Order]) -> None:
+        if order.id == 0 and not first.is_set():
+            first.set()
+            await asyncio.Event().wait()
+        seen.append((message.key, order.id))
+
+    clock, driver = await opened(bus, {})
+    for number in range(6):
+        await bus.producer("orders").send(Order(id=number), key="ab"[number % 2])
+    async with bus.consuming():
+        await clock.quiet()
+        assert first.is_set()
+        (head,) = (d for lane in bus.session.consumers[0].lanes for d in lane.held)
+        extend = driver.subscription.extend
+
+        async def but_the_head(deliveries: Sequence[Delivery], seconds: float) -> None:
+            await extend([delivery for delivery in deliveries if delivery is not head], seconds)
+
+        driver.subscription.extend = but_the_head
+        await settled(bus, clock)
+        assert bus.stats()["orders"].lost == 1
+        assert bus.stats()["orders"].given_back == 2
+    await bus.__aexit__(None, None, None)
+    assert [number for key, number in seen if key == "a"] == [0, 2, 4]
+    assert [number for key, number in seen if key == "b"] == [1, 3, 5]
+
+
+async def test_a_lane_that_dies_gives_back_what_it_had_and_frees_its_key() -> None:
+    bus = Bus()
+    seen: list[int] = []
+
+    @bus.consumer(Queue("orders", ordering="key"), concurrency=2)
+    async def handle(order: Order) -> None:
+        seen.append(order.id)
+        await asyncio.sleep(0)
+
+    clock, _ = await opened(bus, {})
+    for number in range(4):
+        await bus.producer("orders").send(Order(id=number), key="k")
+    async with bus.consuming():
+        (consumer,) = bus.session.consumers
+        forget = consumer.verdicts.forget
+
+        def fail_once(delivery: Delivery) -> None:
+            consumer.verdicts.forget = forget  # type: ignore[method-assign]
+            raise RuntimeError("a bug of ours")
+
+        consumer.verdicts.forget = fail_once  # type: ignore[method-assign]
+        await settled(bus, clock)
+        assert bus.stats()["orders"].lane_restarts == 1
+    await bus.__aexit__(None, None, None)
+    assert sorted(set(seen)) == [0, 1, 2, 3]
+    assert [number for place, number in enumerate(seen) if number not in seen[:place]] == [0, 1, 2, 3]

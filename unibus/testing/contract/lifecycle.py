@@ -274,7 +274,7 @@ async def _nothing_works(harness: Harness, bus: Bus) -> None:
         await bus.pull(queue=harness.name("orders")).__aenter__()
     with pytest.raises(NotOpen):
         _ = bus.driver
-    assert not bus.health().live
+    assert not bus.health().ready
 
 
 def _noting(harness: Harness, name: str, handled: list[int], **options: Any) -> Bus:
