@@ -47,8 +47,10 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901 - a
                 acks.append(delivery)
                 if not settler.scheduled:
                     settler.schedule()
-            if keys is not None or verdicts.troubles:
-                consumer.finished(delivery)
+            if verdicts.troubles:
+                verdicts.forget(delivery)
+            if keys is not None and (following := keys.done(delivery)) is not None:
+                items.append(following)  # this very lane takes it: nobody need be woken
         lane.held = ()
         if lane.reason is not None or lane.cancelled_by_others:
             if lane.reason != "lost":
