@@ -1,6 +1,6 @@
 """Does memory grow with the messages that pass through? Resident size every 100,000 of a million.
 
-    python -m tests.benchmarks.memory [--count 1000000] [--model log]
+python -m tests.benchmarks.memory [--count 1000000] [--model log]
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Run a bus in a test: on memory, with a clock that you move, and all that it sent at hand.
 
-    async with app(bus) as t:
-        await t.send("orders", Order(...))
-        await t.settled()                       # delays and retries pass without waiting
-        assert t.sent("order.created")[0].json()["id"] == 1
+async with app(bus) as t:
+    await t.send("orders", Order(...))
+    await t.settled()                       # delays and retries pass without waiting
+    assert t.sent("order.created")[0].json()["id"] == 1
 """
 
 from __future__ import annotations
