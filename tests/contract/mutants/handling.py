@@ -1,0 +1,61 @@
+"""Mutants of idempotent handling."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tests.contract.mutants.registry import change, mutant
+
+
+@mutant("test_over_retry_the_effect_happens_once_and_never_zero_times")
+def done_before_success() -> None:
+    from unibus.middleware.idempotent import IdempotentOption
+
+    claim = IdempotentOption._claim
+
+    async def completing(self: IdempotentOption, claims: Any, key: str) -> Any:
+        answer = await claim(self, claims, key)
+        if claims.holds(key):
+            await claims.complete(key)
+        return answer
+
+    change(IdempotentOption, "_claim", completing)
+
+
+@mutant("test_a_final_failure_frees_the_key")
+def claim_not_released_on_failure() -> None:
+    from unibus.idempotency.claims import Claims
+
+    change(Claims, "release", lambda self, key: None)
+
+
+@mutant("test_duplicates_have_one_effect")
+def every_claim_is_new() -> None:
+    from unibus.idempotency.memory import MemoryStore
+    from unibus.idempotency.store import New
+
+    change(MemoryStore, "_claim", lambda self, key, owner, lease, now: New(1))
+
+
+@mutant("test_keys_are_kept_apart_by_consumer")
+def keys_of_all_consumers_together() -> None:
+    from unibus.middleware.idempotent import IdempotentOption
+
+    change(IdempotentOption, "_key", lambda self, message, around: str(self.key(message)))
+
+
+@mutant("test_while_the_store_is_down_nothing_is_handled_and_no_attempt_is_spent")
+def open_when_the_store_is_down() -> None:
+    from unibus.middleware.idempotent import IdempotentOption
+
+    claim = IdempotentOption._claim
+
+    async def opening(self: IdempotentOption, claims: Any, key: str) -> Any:
+        try:
+            return await claim(self, claims, key)
+        except Exception:
+            return None
+
+    change(IdempotentOption, "_claim", opening)
