@@ -12,13 +12,12 @@ MAX_KEYS = 1_000_000
 
 
 class _Entry:
-    __slots__ = ("done", "fence", "owner", "until")
+    __slots__ = ("fence", "owner", "until")
 
     def __init__(self, owner: str, fence: int, until: float) -> None:
         self.owner = owner
         self.fence = fence
         self.until = until
-        self.done = False
 
 
 class MemoryStore:
@@ -59,7 +58,6 @@ class MemoryStore:
             entry = self._ours(item)
             if entry is not None:
                 del self._claimed[item.key]
-                entry.done = True
                 entry.until = now + ttl
                 self._done[item.key] = entry
             answers.append(entry is not None)

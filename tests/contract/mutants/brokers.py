@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.contract.mutants.registry import change, mutant
@@ -66,7 +64,6 @@ def correlation_not_inherited() -> None:
         def get(self) -> None: ...
 
     change(envelope, "current_message", Nobody())
-
 
 
 @mutant("test_a_program_starts_exactly_if_the_broker_can_do_what_it_asks", on="TestBareQueue")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -109,6 +108,7 @@ def record_without_the_first_failure() -> None:
     from unibus.dead_letters import DeadLetter
 
     to_attributes = DeadLetter.to_attributes
+
     def shorter(self: DeadLetter) -> dict[str, str]:
         return {name: value for name, value in to_attributes(self).items() if not name.endswith("firstfailure")}
 
@@ -143,7 +143,6 @@ def retry_judged_by_its_topic() -> None:
         return [delivery for delivery in batch if delivery not in unmatched]
 
     change(Verdicts, "without_unmatched", judging)
-
 
 
 @mutant("test_a_marked_message_waits_for_what_runs_and_others_wait_for_it")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.contract.mutants.registry import change, mutant
@@ -74,7 +72,6 @@ def off_by_one_limit() -> None:
         limit(self, replace(capabilities, max_body=capabilities.max_body - 1))
 
     change(Envelopes, "limit", tighter)
-
 
 
 @mutant("test_a_key_is_handled_in_order_and_one_at_a_time")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tests.contract.mutants.registry import change, mutant
@@ -119,7 +119,6 @@ def prefetch_ignored() -> None:
         made(self, source, 10**6, *more)
 
     change(MemorySubscription, "__init__", unbounded)
-
 
 
 @mutant("test_a_receive_cancelled_anywhere_loses_nothing")

@@ -251,8 +251,10 @@ async def test_a_duplicate_beside_its_twin_waits_for_it_and_is_skipped() -> None
         await t.clock.quiet()
         assert runs == [1, 2, 3]  # the twins hold no lane
         go.set()
+        await t.clock.quiet()
+        assert bus.stats()["orders"].skipped == 2  # at once, and not when some wait is over
+        assert t.clock.monotonic() == 1000.0
         await t.settled()
-        assert bus.stats()["orders"].skipped == 2
     assert runs == [1, 2, 3]
 
 
@@ -274,6 +276,146 @@ async def test_when_the_twin_fails_the_duplicate_runs() -> None:
         first, second = await t.send("orders", Order(id=1)), await t.send("orders", Order(id=1))
         await t.clock.quiet()
         go.set()
+        await t.clock.quiet()
+        assert runs == [first, second]
         await t.settled()
         assert len(t.dead_letters("orders")) == 1
-    assert runs == [first, second]
+        assert t.clock.monotonic() == 1000.0
+
+
+async def test_waits_for_a_claim_elsewhere_grow_and_never_pass_its_lease() -> None:
+    store = MemoryStore(MovableClock())
+    tries: list[float] = []
+    claim = store.claim
+
+    async def noting(keys: Sequence[str], owner: str, lease: float) -> Sequence[Claim]:
+        if owner != "somebody else":
+            tries.append(t.clock.monotonic() - 1000.0)
+        return await claim(keys, owner, lease)
+
+    store.claim = noting  # type: ignore[method-assign]
+    bus = Bus("memory://", idempotency_store=store)
+
+    @bus.consumer("orders")
+    @idempotent(key=lambda message: message.data.id)
+    async def handle(order: Order) -> None: ...
+
+    async with app(bus) as t:
+        store._clock = t.clock
+        await store.claim(["orders:1"], "somebody else", 20)
+        await t.send("orders", Order(id=1))
+        await t.settled()
+    assert tries == [0, 1, 3, 7, 15, 20]
+
+
+async def test_a_store_that_is_down_is_asked_less_and_less_often() -> None:
+    store = Flaky(MovableClock())
+    store.down = True
+    tries: list[float] = []
+    claim = store.claim
+
+    async def noting(keys: Sequence[str], owner: str, lease: float) -> Sequence[Claim]:
+        tries.append(t.clock.monotonic() - 1000.0)
+        return await claim(keys, owner, lease)
+
+    store.claim = noting  # type: ignore[method-assign]
+    bus = Bus("memory://", idempotency_store=store)
+
+    @bus.consumer("orders", max_wait=0)
+    @idempotent()
+    async def handle(messages: list[Message[Order]]) -> None: ...
+
+    async with app(bus) as t:
+        await t.send("orders", Order(id=1))
+        await t.clock.advance(250)
+        store.down = False
+        await t.settled()
+        assert bus.stats()["orders"].handled == 1
+    assert tries[:9] == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+
+
+async def test_a_batch_claims_all_or_none() -> None:
+    clock = MovableClock()
+    store = MemoryStore(clock)
+    claim = store.claim
+
+    async def failing(keys: Sequence[str], owner: str, lease: float) -> Sequence[Claim]:
+        if "bad" in keys:
+            raise ConnectionError("for this one")
+        return await claim(keys, owner, lease)
+
+    store.claim = failing  # type: ignore[method-assign]
+    claims = Claims(store, clock, "me", 60, 1000)
+    first = asyncio.ensure_future(claims.claim_all(["a", "b"]))
+    await asyncio.sleep(0)
+    second = asyncio.ensure_future(claims.claim_all(["c", "bad"]))  # another call of the store
+    assert [type(answer) for answer in await first] == [New, New]
+    with pytest.raises(ConnectionError):
+        await second
+    with pytest.raises(ConnectionError):
+        await asyncio.gather(claims.claim("d"), claims.claim("bad"))
+    await claims.close()
+    assert isinstance((await store.claim(["c"], "other", 60))[0], New)
+
+
+async def test_what_was_claimed_before_another_call_failed_is_given_back() -> None:
+    clock = MovableClock()
+    store = MemoryStore(clock)
+    claim = store.claim
+
+    async def one_at_a_time(keys: Sequence[str], owner: str, lease: float) -> Sequence[Claim]:
+        if keys[0] == "bad":
+            raise ConnectionError("for this one")
+        return await claim(keys, owner, lease)
+
+    store.claim = one_at_a_time  # type: ignore[method-assign]
+    claims = Claims(store, clock, "me", 60, 1000)
+    claims._claims._most = 1
+    with pytest.raises(ConnectionError):
+        await claims.claim_all(["a", "bad", "c"])
+    await claims.close()
+    for key in ("a", "c"):
+        assert isinstance((await store.claim([key], "other", 60))[0], New)
+
+
+async def test_a_batch_frees_the_keys_of_what_failed_and_of_what_was_marked() -> None:
+    store = MemoryStore(MovableClock())
+    bus = Bus("memory://", idempotency_store=store)
+    runs: list[list[int]] = []
+
+    @bus.consumer("orders", max_wait=1, concurrency=1)
+    @idempotent(key=lambda message: message.data.id)
+    @retry(on=ConnectionError, attempts=3, backoff=constant(5))
+    async def handle(messages: list[Message[Order]]) -> None:
+        runs.append([message.data.id for message in messages])
+        if len(runs) == 1:
+            raise ConnectionError
+        for message in messages:
+            if message.data.id == 1 and len(runs) == 2:
+                message.retry(after=10)
+
+    async with app(bus) as t:
+        for number in (1, 2, 3):
+            await t.send("orders", Order(id=number))
+        await t.settled()
+        assert t.dead_letters("orders") == []
+        assert t.clock.monotonic() < 1030.0  # no claim had to end by itself
+        assert bus.stats()["orders"].skipped == 0
+    assert runs == [[1, 2, 3], [1, 2, 3], [1]]
+
+
+async def test_a_release_that_fails_is_only_said(caplog: pytest.LogCaptureFixture) -> None:
+    class NoRelease(MemoryStore):
+        async def release(self, items: Sequence[Held]) -> Sequence[bool]:
+            raise ConnectionError("the store is down")
+
+    claims = Claims(NoRelease(MovableClock()), MovableClock(), "me", 60, 1000)
+    await claims.claim("k")
+    waiting = await claims.claim("k")
+    assert isinstance(waiting, Busy)
+    claims.release("k")
+    claims.release("never claimed")
+    await waiting.freed
+    await claims.close()
+    assert "'k' could not be released" in caplog.text
+    assert "never claimed" not in caplog.text

@@ -191,7 +191,14 @@ def test_backoffs() -> None:
     full = exponential(4, max=60)
     assert all(0 <= full(2) <= 8 for _ in range(200))
     assert max(full(2) for _ in range(200)) > 4
+    assert min(full(2) for _ in range(200)) < 1
     assert longest_wait(full, 2) == 8
+    default = exponential()
+    assert (default.first, default.max, default.factor, default.jitter) == (1, 60, 2, "full")
+    assert exponential(0, max=0, factor=1).longest(5) == 0
+    for bad in ((-1, 5, 2), (5, 4, 2), (1, 5, 0.5)):
+        with pytest.raises(ConfigurationError, match=r"0 <= first <= max and factor >= 1"):
+            exponential(bad[0], max=bad[1], factor=bad[2])
     assert longest_wait(lambda failures: failures * 3.0, 4) == 12
 
 
@@ -249,8 +256,11 @@ def test_one_of_a_key_at_a_time() -> None:
     assert lines.done(b1) is None
     assert lines.done(free) is None
     assert lines.done(a1) is a2
-    assert lines.remove({a3}) == [a3]
+    b2 = delivery(6, "b")
+    assert lines.admit([b1, b2]) == [b1]
+    assert lines.remove({a3, b2}) == [a3, b2]
     assert lines.done(a2) is None
+    assert lines.done(b1) is None
     assert lines.admit([a3]) == [a3]
 
 

@@ -39,6 +39,8 @@ class Recount:
         self._counts = counts
         self.settled: list[tuple[str, Outcome]] = []
         self.most_held = 0
+        self.fail_sends = 0
+        self.count_once_sent: dict[str, int] = {}
         self.fail_settles: list[DriverError | BaseException] = []
         self.notify: Callable[[DriverEvent], None] = lambda event: None
         self.subscription: Any = None
@@ -54,8 +56,13 @@ class Recount:
         await self._driver.declare(topology)
 
     async def send(self, address: Address, messages: Sequence[Outbound]) -> None:
+        if self.fail_sends:
+            self.fail_sends -= 1
+            raise ConnectionLost("cut")
         for message in messages:
             self._counts.pop(message.message_id, None)  # stored anew, it is counted anew
+            if message.message_id in self.count_once_sent:
+                self._counts[message.message_id] = self.count_once_sent.pop(message.message_id)
         await self._driver.send(address, messages)
 
     async def subscribe(self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]) -> Subscription:
@@ -235,7 +242,7 @@ async def test_an_exhausted_message_of_a_dead_letter_queue_is_given_back_later_a
         await t.send("orders.dlq", Order(id=1))
         await t.clock.advance(150)
         assert runs == [1000.0, 1060.0, 1120.0]
-        assert "dead letters in a row failed" in bus.health().reasons[0]
+        assert bus.health().reasons == ("orders.dlq: 3 re-sends or dead letters in a row failed",)
         assert bus.stats()["orders.dlq"].given_back == 2
         assert len(t.all_sent) == 1
         fail = False
@@ -408,3 +415,87 @@ async def test_a_lane_that_dies_gives_back_what_it_had_and_frees_its_key() -> No
         assert not bus.health().ready
     await bus.__aexit__(None, None, None)
     assert runs == [0, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("count", "resent"), [(1, 0), (2, 1)])
+async def test_a_marked_message_among_others_waits_for_those_that_run_and_they_go_back_that_do_not(
+    count: int, resent: int
+) -> None:
+    bus = Bus()
+    go = asyncio.Event()
+    runs: list[tuple[int, int]] = []
+
+    @bus.consumer("orders", concurrency=1, prefetch=40)
+    async def handle(order: Order) -> None:
+        runs.append((order.id, len(bus.session.consumers[0].held)))
+        if order.id == 1:
+            await go.wait()
+
+    counts: dict[str, int] = {}
+    clock, driver = await opened(bus, counts)
+    async with bus.consuming():
+        await bus.producer("orders").send_many([Order(id=number) for number in (1, 2, 3)])
+        await clock.quiet()
+        assert [number for number, _ in runs] == [1]
+        sender = bus.session.sender_for(Queue("orders"))
+        # In one call, so that they come in one batch.
+        marked = Outbound(b'{"id":9}', {"unibusalone": "1"}, {}, None, "marked")
+        plain = Outbound(b'{"id":4}', {}, {}, None, "plain")
+        driver.count_once_sent["marked"] = count
+        assert await sender.send_chunk([marked, plain]) == {}
+        await clock.quiet()
+        stats = bus.stats()["orders"]
+        assert [number for number, _ in runs] == [1]
+        assert stats.given_back == 3  # 2, 3 and 4, which had not started
+        assert stats.suspects == resent
+        go.set()
+        await settled(bus, clock)
+    await bus.__aexit__(None, None, None)
+    assert sorted(number for number, _ in runs) == [1, 2, 3, 4, 9]
+    assert dict(runs)[9] == 1
+    if not resent:
+        assert [number for number, _ in runs] == [1, 9, 2, 3, 4]
+
+
+@pytest.mark.parametrize("delay", ["on", "off"])
+async def test_what_is_released_at_shutdown_keeps_its_first_failure(delay: str) -> None:
+    bus = Bus("memory://")
+
+    @bus.consumer("orders")
+    @retry(on=ValueError, attempts=3, backoff=constant(0.9))
+    async def handle(order: Order) -> None:
+        raise ValueError
+
+    async with app(bus, f"memory://?delay={delay}") as t:
+        await t.send("orders", Order(id=1))
+        await t.send("orders", Order(id=2), headers={"a": "b"})
+        await t.clock.quiet()
+        await t.clock.advance(0.4)
+    resent = t.sent("orders")[2:]
+    assert [sent.attributes["unibusattempt"] for sent in resent] == ["2", "2"]
+    assert {sent.attributes["unibusfirst"] for sent in resent} == {"2026-01-01T00:00:00.000Z"}
+    assert [round(sent.delay, 6) for sent in resent] == ([0.5, 0.5] if delay == "on" else [0.0, 0.0])
+    assert dict(resent[1].headers) == {"a": "b"}
+
+
+async def test_attempts_in_the_process_count_for_a_resend_that_had_to_be_tried_again() -> None:
+    bus = Bus()
+    attempts: list[int] = []
+
+    @bus.consumer("orders")
+    @retry(on=ValueError, attempts=5, backoff=lambda failures: 0.5 if failures < 3 else 30.0)
+    async def handle(order: Order, message: Message[Order]) -> None:
+        attempts.append(message.attempt)
+        if len(attempts) == 3:
+            driver.fail_sends = 2
+        if len(attempts) < 5:
+            raise ValueError
+
+    clock, driver = await opened(bus, {})
+    await bus.producer("orders").send(Order(id=1))
+    async with bus.consuming():
+        await settled(bus, clock)
+        assert bus.stats()["orders"].retried == 4
+        assert bus.stats()["orders"].send_failures == 2
+    await bus.__aexit__(None, None, None)
+    assert attempts == [1, 2, 3, 4, 5]
