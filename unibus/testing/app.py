@@ -140,10 +140,10 @@ class App:
                 found.append(sent)
         return found
 
-    async def settled(self, within: float = 7 * 24 * 3600.0) -> None:
+    async def settled(self, within: float = 24 * 3600.0) -> None:
         """Return once every message is handled for good, moving the clock over delays and retries.
 
-        within: seconds on the moved clock. Raises TimeoutError that names what is left.
+        within: seconds on the moved clock, default a day. Raises TimeoutError that names what is left.
         """
         until = self.clock.monotonic() + within
         stalled_since = time.monotonic()
