@@ -182,18 +182,18 @@ class Verdicts:
         plan, capabilities = self._consumer.plan, self._consumer.bus.capabilities
         if not plan.resendable and wait > EPHEMERAL_WAIT:
             return (
-                f"a retry after {wait} s was asked for; an ephemeral subscriber's waits {EPHEMERAL_WAIT:.0f} s at most"
+                f"a retry after {wait:g} s was asked for; an ephemeral subscriber's waits {EPHEMERAL_WAIT:.0f} s at most"
             )
         if plan.ordered and capabilities.hold is not None and wait > capabilities.hold:
             return (
-                f"a retry after {wait} s was asked for; the broker lets a message be held {capabilities.hold} s at most"
+                f"a retry after {wait:g} s was asked for; the broker lets a message be held {capabilities.hold:g} s at most"
             )
         if self._waits_here(wait):
             return None
         if capabilities.delay.support == "none":
-            return f"a retry after {wait} s was asked for; the broker cannot delay messages"
+            return f"a retry after {wait:g} s was asked for; the broker cannot delay messages"
         if capabilities.delay.max is not None and wait > capabilities.delay.max:
-            return f"a retry after {wait} s was asked for; the broker delays {capabilities.delay.max} s at most"
+            return f"a retry after {wait:g} s was asked for; the broker delays {capabilities.delay.max:g} s at most"
         return None
 
     def _again(self, delivery: Delivery, attributes: dict[str, str], wait: float) -> Outbound:
