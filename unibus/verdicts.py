@@ -180,20 +180,17 @@ class Verdicts:
     def _cannot_wait(self, wait: float) -> str | None:
         """Why a wait that a handler asked for cannot be had; policies were checked at start."""
         plan, capabilities = self._consumer.plan, self._consumer.bus.capabilities
+        asked = f"a retry after {wait:g} s was asked for"
         if not plan.resendable and wait > EPHEMERAL_WAIT:
-            return (
-                f"a retry after {wait:g} s was asked for; an ephemeral subscriber's waits {EPHEMERAL_WAIT:.0f} s at most"
-            )
+            return f"{asked}; an ephemeral subscriber's waits {EPHEMERAL_WAIT:g} s at most"
         if plan.ordered and capabilities.hold is not None and wait > capabilities.hold:
-            return (
-                f"a retry after {wait:g} s was asked for; the broker lets a message be held {capabilities.hold:g} s at most"
-            )
+            return f"{asked}; the broker lets a message be held {capabilities.hold:g} s at most"
         if self._waits_here(wait):
             return None
         if capabilities.delay.support == "none":
-            return f"a retry after {wait:g} s was asked for; the broker cannot delay messages"
+            return f"{asked}; the broker cannot delay messages"
         if capabilities.delay.max is not None and wait > capabilities.delay.max:
-            return f"a retry after {wait:g} s was asked for; the broker delays {capabilities.delay.max:g} s at most"
+            return f"{asked}; the broker delays {capabilities.delay.max:g} s at most"
         return None
 
     def _again(self, delivery: Delivery, attributes: dict[str, str], wait: float) -> Outbound:
