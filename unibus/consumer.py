@@ -22,6 +22,7 @@ from unibus.driver import (
     Gap,
     LeaseExtender,
     Lost,
+    Narrowing,
     Outcome,
     Reconnected,
     Recreated,
@@ -80,6 +81,8 @@ class Consumer:
         self.subscription = await self.bus.driver.subscribe(
             self.plan.source, prefetch=self.plan.prefetch, notify=self._on_event
         )
+        if isinstance(self.subscription, Narrowing):
+            await self.subscription.hold_at_most(1 if self.suspects.single_only else self.plan.prefetch)
         self.settler = Settler(self.subscription, capabilities.settle, self.clock, self._on_settled)
         for _ in range(self.plan.concurrency):
             lane = Lane()
@@ -152,14 +155,25 @@ class Consumer:
                 await self._accept(batch)
 
     async def _accept(self, batch: Sequence[Delivery]) -> None:
+        batch = self._take_in(batch)
+        if self.suspects.any(batch):
+            batch = [delivery for delivery in await self.suspects.sort(batch) if delivery in self.held]
+        self.admit(batch)
+
+    def _take_in(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         self.held.update(dict.fromkeys(batch))
         if len(self.held) == len(batch):
             self.progress_at = self.clock.monotonic()  # a backlog begins now, not when we fell idle
         self.stats.received += len(batch)
-        batch = self.verdicts.without_unmatched(batch)
-        if self.suspects.any(batch):
-            batch = [delivery for delivery in await self.suspects.sort(batch) if delivery in self.held]
-        self.admit(batch)
+        return self.verdicts.without_unmatched(batch)
+
+    async def receive_at_once(self) -> list[Delivery]:
+        """What the broker has pushed already. For the fetch loop, which alone may receive."""
+        assert self.subscription is not None
+        taken: list[Delivery] = []
+        while batch := await self.subscription.receive(self.bus.capabilities.receive.messages, 0.0):
+            taken += self._take_in(batch)
+        return taken
 
     def admit(self, batch: Sequence[Delivery]) -> None:
         """Hand deliveries to the lanes, one of a key at a time where the address is ordered."""

@@ -26,6 +26,7 @@ async def drain(consumer: Consumer, over: asyncio.Future[None]) -> bool:
     Leases are renewed until the end: what a handler has in hand stays ours while it drains.
     """
     assert consumer.subscription is not None
+    await _within(consumer, over, consumer.suspects.rescue())
     left = consumer.waiting.clear()
     consumer.buffer.wake_all()
     clean = await _end_lanes(consumer, over)

@@ -18,13 +18,14 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from unibus.address import Address, Ordering, Queue, Source, Start, Topic, TopicSubscription
 from unibus.clock import Clock, SystemClock, Timer
+from unibus.inbox import Inbox
 from unibus.names import matches
 from unibus.url import Url
 
 __all__ = [
     "Address", "Blocked", "Browser", "Capabilities", "Clock", "Connect", "Delay", "Delivery", "Depth",
-    "Disconnected", "Driver", "DriverEvent", "Gap", "Guarantee", "LeaseExtender", "Limits", "Lost",
-    "Ordering", "Outbound", "Outcome", "Queue", "Reconnected", "Recreated", "Revoking", "Source", "Start",
+    "Disconnected", "Driver", "DriverEvent", "Gap", "Guarantee", "Inbox", "LeaseExtender", "Limits", "Lost",
+    "Narrowing", "Ordering", "Outbound", "Outcome", "Queue", "Reconnected", "Recreated", "Revoking", "Source", "Start",
     "Subscription", "Support", "SystemClock", "Timer", "Topic", "TopicSubscription", "Topology",
     "Unblocked", "Url", "matches",
 ]  # fmt: skip
@@ -285,6 +286,19 @@ class LeaseExtender(Protocol):
 
 
 @runtime_checkable
+class Narrowing(Protocol):
+    """Implemented by the subscriptions of drivers to which the broker pushes: what it has pushed counts as
+    delivered to us, though nobody has received it yet."""
+
+    async def hold_at_most(self, deliveries: int) -> None:
+        """From now on, or once what is held allows it, let the broker push no more than so many unsettled ones.
+
+        What is here already is still received. Until it is called the bound is that of `subscribe`, or, on
+        a source that is ordered by key, one: there it may be that it can be raised only.
+        """
+
+
+@runtime_checkable
 class Browser(Protocol):
     """Implemented by drivers that can look at a source without touching it."""
 
@@ -307,7 +321,7 @@ class Driver(Protocol):
     async def send(self, address: Address, messages: Sequence[Outbound]) -> None:
         """Return once the broker has confirmed every message, else raise BatchError naming those it did not.
 
-        The errors inside are Rejected, OutcomeUnknown or DestinationNotFound; all other messages
+        The errors inside are Rejected, NotSent, OutcomeUnknown or DestinationNotFound; all other messages
         of the batch are stored. Messages of one call are stored in their order. A Topic address
         may mix topics: each Outbound names its own. Publishing to a topic without subscribers
         succeeds. Never retried by the driver where that could duplicate in silence.

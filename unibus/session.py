@@ -26,6 +26,7 @@ from unibus.driver import (
 )
 from unibus.envelope import Envelopes
 from unibus.errors import ConfigurationError, NotOpen, UnibusError
+from unibus.firstuse import FirstUse
 from unibus.idempotency.claims import Claims
 from unibus.idempotency.memory import MemoryStore
 from unibus.idempotency.store import IdempotencyStore
@@ -73,6 +74,7 @@ class Session:
         self._senders: dict[Address, Sender] = {}
         self._topics: Sender | None = None
         self._known: set[Address] = set()
+        self._uses = FirstUse(self._known)
         self._stores: dict[int, IdempotencyStore] = {}
         self._memory_store: MemoryStore | None = None
         self._claims: list[Claims] = []
@@ -157,15 +159,15 @@ class Session:
     async def sender_at_first_use(self, address: str | Queue | Topic) -> Sender:
         if isinstance(address, Topic):
             topic = self.addresses.topic(address)
-            if topic not in self._known and self._declare != "none":
-                await self.driver.declare(Topology(create=(topic,)))
-                self._known.add(topic)
+            await self._first_use(topic, Topology(create=(topic,)))
             return self._topic_sender()
         queue = self.addresses.queue(address)
-        if queue not in self._known and self._declare != "none":
-            await self.driver.declare(Topology(verify=(queue,)))
-            self._known.add(queue)
+        await self._first_use(queue, Topology(verify=(queue,)))
         return self.sender_for(queue)
+
+    async def _first_use(self, address: Queue | Topic, topology: Topology) -> None:
+        if address not in self._known and self._declare != "none":
+            await self._uses.wait(address, lambda: self.driver.declare(topology))
 
     def sender_for(self, address: Source) -> Sender:
         """One sender for each queue, and for each group that is re-sent to."""

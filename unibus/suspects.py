@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from unibus import attributes as names
-from unibus.driver import Delivery, Queue
+from unibus.driver import Delivery, Narrowing, Queue
 from unibus.errors import Crashed
 from unibus.outcome import Reject
 
@@ -51,10 +51,11 @@ class Suspects:
         """Deal with suspects; returns once they are off our hands, with those that may be handled as usual."""
         if self._consumer.plan.ordered:
             return await self._in_place(batch)
+        # Suspects come in a row, since all that was prefetched was re-sent in a row: one at a time from here.
+        if await self._narrow(any(map(_odd, batch))) and self.single_only:
+            batch = [*batch, *await self._consumer.receive_at_once()]
         odd = [delivery for delivery in batch if _odd(delivery)]
         plain = [delivery for delivery in batch if not _odd(delivery)]
-        # Suspects come in a row, since all that was prefetched was re-sent in a row: one at a time from here.
-        self.single_only = bool(odd)
         marked = []
         resent = []
         for delivery in odd:
@@ -71,6 +72,23 @@ class Suspects:
         self._consumer.give_back(plain)
         await self._alone(marked[0])
         return []
+
+    async def rescue(self) -> None:
+        """At shutdown: what is marked and was not begun goes back by being re-sent, so that its count starts again.
+
+        Given back as it is, three shutdowns would convict it.
+        """
+        consumer = self._consumer
+        if not self._watching or consumer.plan.ordered:
+            return
+        if isinstance(consumer.subscription, Narrowing):
+            await consumer.subscription.hold_at_most(0)
+            await consumer.receive_at_once()
+        running = {delivery for lane in consumer.lanes for delivery in lane.held}
+        marked = [delivery for delivery in consumer.held if names.ALONE in delivery.attributes]
+        left = [delivery for delivery in marked if delivery not in running]
+        consumer.withdraw(set(left))
+        await asyncio.gather(*[consumer.verdicts.resend_alone(delivery) for delivery in left])
 
     async def _alone(self, delivery: Delivery) -> None:
         """Handle it with nothing else in our hands: give back what has not started, wait for what has."""
@@ -95,7 +113,7 @@ class Suspects:
     async def _in_place(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         suspect = any((delivery.deliveries or 0) >= SUSPECT_AT for delivery in batch)
         alone = self.single_only
-        self.single_only = suspect
+        await self._narrow(suspect)
         if not (alone and suspect):
             return batch
         (delivery,) = batch
@@ -103,6 +121,18 @@ class Suspects:
             await self._convict(delivery)
             return []
         return batch
+
+    async def _narrow(self, single: bool) -> bool:
+        """Fetch one at a time from now on, or many. Returns whether the broker had to be told: it pushes, and
+        a crash counts for all that it has pushed."""
+        if single == self.single_only:
+            return False
+        self.single_only = single
+        subscription = self._consumer.subscription
+        if not isinstance(subscription, Narrowing):
+            return False
+        await subscription.hold_at_most(1 if single else self._consumer.plan.prefetch)
+        return True
 
     async def _convict(self, delivery: Delivery) -> None:
         count = delivery.deliveries

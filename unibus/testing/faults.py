@@ -18,6 +18,7 @@ from unibus.driver import (
     DriverEvent,
     LeaseExtender,
     Lost,
+    Narrowing,
     Outbound,
     Outcome,
     Source,
@@ -163,9 +164,8 @@ class FaultyDriver:
             return await self.inner.subscribe(source, prefetch=prefetch, notify=notify)
 
         inner: Subscription = await self._faults.pass_through(Call("subscribe", source), proceed)
-        made = (FaultyLeases if isinstance(inner, LeaseExtender) else FaultySubscription)(
-            self._faults, source, inner, notify
-        )
+        kind = FaultyLeases if isinstance(inner, LeaseExtender) else FaultySubscription
+        made = (FaultyPush if isinstance(inner, Narrowing) else kind)(self._faults, source, inner, notify)
         self._faults.subscriptions.append(made)
         return made
 
@@ -219,6 +219,14 @@ class FaultyLeases(FaultySubscription):
             await self.inner.extend(items, seconds)
 
         await self._faults.pass_through(Call("extend", self.source, deliveries), proceed)
+
+
+class FaultyPush(FaultySubscription):
+    """For drivers to which the broker pushes."""
+
+    async def hold_at_most(self, deliveries: int) -> None:
+        assert isinstance(self.inner, Narrowing)
+        await self.inner.hold_at_most(deliveries)
 
 
 def innermost(driver: Driver) -> Driver:

@@ -104,8 +104,16 @@ class Harness:
         May be called by one of its handlers, which then awaits its own end.
         """
         self._gone.add(bus)
-        driver = kill(bus)
-        await self.vanish(innermost(driver))
+        cutting = asyncio.get_running_loop().create_task(self.vanish(innermost(kill(bus))))
+        ended = False
+        while not cutting.done():  # the kill has cancelled the handler that called us
+            try:
+                await asyncio.wait({cutting})
+            except asyncio.CancelledError:
+                ended = True
+        cutting.result()
+        if ended and (caller := asyncio.current_task()) is not None:
+            caller.cancel()  # again: it awaits its end
 
     def running(self, *buses: Bus) -> AbstractAsyncContextManager[None]:
         """Open the buses and consume; at the end they drain, but for those that were abandoned."""

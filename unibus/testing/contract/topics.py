@@ -25,7 +25,7 @@ PATTERNS_AND_TOPICS = [
     ("order.#.late", {"order.paid.late"}),
     (
         "#",
-        {"order", "order.created", "order.paid", "order.paid.late", "user.created", "order_created", "orders.created"},
+        {"order", "order.created", "order.paid", "order.paid.late", "user.created", "order-created", "orders.created"},
     ),
 ]
 TOPICS = sorted(PATTERNS_AND_TOPICS[-1][1])

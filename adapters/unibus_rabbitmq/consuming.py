@@ -1,0 +1,194 @@
+"""Receiving and settling on one channel: what came, what is unsettled, and the acks that cover it."""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from struct import Struct
+
+from aiormq import spec
+from aiormq.abc import AbstractChannel, DeliveredMessage
+
+from unibus.driver import Delivery, Outcome
+from unibus_rabbitmq.connection import Connection
+from unibus_rabbitmq.envelope import Received
+from unibus_rabbitmq.faults import told
+from unibus_rabbitmq.frames import METHOD, Reading
+
+TOPICS = "unibus.topics"
+
+_settle_frame = Struct(">BHIHHQBB").pack
+_ACK, _NACK = 80, 120
+_MULTIPLE, _REQUEUE = 1, 2
+
+
+class Native:
+    """The message as the broker handed it out, and the token to settle it by."""
+
+    __slots__ = ("channel", "exchange", "raw_properties", "redelivered", "routing_key", "settled", "tag")
+
+    def __init__(
+        self, channel: ConsumeChannel, tag: int, redelivered: bool, exchange: str, routing_key: str, properties: bytes
+    ) -> None:
+        self.channel = channel
+        self.tag = tag
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.raw_properties = properties
+        self.settled = False
+
+    @property
+    def properties(self) -> spec.Basic.Properties:
+        """All native properties and headers, in the client library's form."""
+        properties = spec.Basic.Properties()
+        flags = int.from_bytes(self.raw_properties[:2], "big")
+        properties.unmarshal(flags, self.raw_properties[2:])
+        return properties
+
+
+class ConsumeChannel(Reading):
+    """One channel with one consumer on it. `ready` is where its deliveries go, `events` hears of its end."""
+
+    def __init__(
+        self, connection: Connection, name: str, counted: bool, ready: deque[Delivery], events: ChannelEvents
+    ) -> None:
+        super().__init__()
+        self.alive = True
+        self._ready = ready
+        self._connection = connection
+        self._channel: AbstractChannel
+        self._name = name
+        self._counted = counted
+        self._events = events
+        self._tag = ""
+        self._open: dict[int, Delivery] = {}  # unsettled, in the order of their tags
+
+    async def open(self) -> None:
+        self._channel = await self._connection.channel(self)
+
+    @property
+    def library(self) -> AbstractChannel:
+        """The client library's channel, to declare on."""
+        return self._channel
+
+    async def consume(self, queue: str, prefetch: int) -> None:
+        """Returns once the broker has begun to hand out, `prefetch` unsettled ones at most."""
+        async with told(f"consuming from {queue!r}"):
+            await self._channel.basic_qos(prefetch_count=prefetch)
+            tag = f"unibus-{uuid.uuid4().hex[:12]}"
+            await self._channel.basic_consume(queue, _unused, consumer_tag=tag)
+            self._tag = tag
+
+    async def pause(self) -> None:
+        """Returns once no more comes. What is unsettled stays ours."""
+        tag, self._tag = self._tag, ""
+        if tag:
+            async with told("ending a consumer"):
+                await self._channel.basic_cancel(tag)
+
+    async def succeed(self, queue: str, prefetch: int) -> None:
+        """Put another consumer in place of a single active one that has all it may have in hand.
+
+        That one must not go first: another process would become active beside what is in hand. And it may
+        have no room left: what the broker is about to push to a consumer as it ends stays with it, unseen.
+        """
+        before = self._tag
+        async with told(f"consuming from {queue!r}"):
+            await self._channel.basic_qos(prefetch_count=prefetch)
+            tag = f"unibus-{uuid.uuid4().hex[:12]}"
+            await self._channel.basic_consume(queue, _unused, consumer_tag=tag, arguments={"x-priority": 1})
+            self._tag = tag
+            await self._channel.basic_cancel(before)
+
+    async def close(self) -> None:
+        """What is unsettled goes back to the queue, after what was settled before."""
+        self.alive = False
+        await self._connection.close_channel(self._channel)
+
+    @property
+    def held(self) -> int:
+        """Unsettled ones, ready or handed out."""
+        return len(self._open)
+
+    def withdraw(self) -> list[Delivery]:
+        """The channel is gone: take what came by it out of `ready`; returns what was handed out and is unsettled."""
+        ready = [delivery for delivery in self._ready if delivery.token.channel is self]
+        kept = [delivery for delivery in self._ready if delivery.token.channel is not self]
+        self._ready.clear()
+        self._ready.extend(kept)
+        for delivery in ready:
+            del self._open[delivery.token.tag]
+        gone, self._open = list(self._open.values()), {}
+        return gone
+
+    # --- what the broker says -----------------------------------------------------------------------
+
+    def delivered(
+        self, tag: int, redelivered: bool, exchange: str, routing_key: str, properties: bytes, body: bytes
+    ) -> None:
+        said = Received(properties)
+        native = Native(self, tag, redelivered, exchange, routing_key, properties)
+        address = said.topic or (routing_key if exchange == TOPICS else self._name)
+        count = said.count + 1 if self._counted else None
+        delivery = Delivery(
+            None if said.no_body and not body else body, said.attributes, said.headers, said.key, said.message_id,
+            address, said.sent_at, count, redelivered, native, native,
+        )  # fmt: skip
+        self._open[tag] = delivery
+        self._ready.append(delivery)
+        self._events.arrived()
+
+    def cancelled(self) -> None:
+        self._tag = ""
+        self._events.consumer_ended(self)
+
+    def closed(self, code: int, reason: str) -> None:
+        self.alive = False
+        self._events.channel_ended(self, f"the broker closed the channel: {code} {reason}")
+
+    # --- settling -----------------------------------------------------------------------------------
+
+    def settle(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
+        """Those that are settled already are passed over."""
+        still_open, tags = self._open, []
+        for delivery in deliveries:
+            native: Native = delivery.token
+            if still_open.pop(native.tag, None) is not None:
+                native.settled = True
+                tags.append(native.tag)
+        if tags:
+            self._connection.write(b"".join(self._frames(sorted(tags), outcome)))
+
+    def _frames(self, tags: list[int], outcome: Outcome) -> list[bytes]:
+        """One frame for all before the first that is unsettled, then one for each."""
+        method = _ACK if outcome is Outcome.ACK else _NACK
+        bits = _REQUEUE if outcome is Outcome.NACK else 0
+        number = self._channel.number
+        first_open = next(iter(self._open), None)
+        covered = 0
+        if first_open is None:
+            covered = len(tags)
+        elif tags[0] < first_open:
+            covered = sum(tag < first_open for tag in tags)
+        frames = []
+        if covered > 1:
+            frames.append(_settle_frame(METHOD, number, 13, 60, method, tags[covered - 1], bits | _MULTIPLE, 0xCE))
+            tags = tags[covered:]
+        frames += [_settle_frame(METHOD, number, 13, 60, method, tag, bits, 0xCE) for tag in tags]
+        return frames
+
+
+class ChannelEvents:
+    """What a channel tells its subscription; called on the loop, and must not raise."""
+
+    def arrived(self) -> None: ...
+
+    def consumer_ended(self, channel: ConsumeChannel) -> None: ...
+
+    def channel_ended(self, channel: ConsumeChannel, reason: str) -> None: ...
+
+
+async def _unused(message: DeliveredMessage) -> None:
+    """Deliveries are taken out of the stream before the library would call this."""

@@ -1,0 +1,152 @@
+"""Which brokers there are, and of which images: the one place that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.brokers import probes
+from tests.brokers.probes import Probe
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a container listens: `bind` is the address inside, `port` the first of its ports, inside and outside."""
+
+    bind: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Local:
+    """How the image is built where none can be pulled: a folder of `recipes`, on a release of Debian."""
+
+    recipe: str
+    debian: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Spec:
+    image: str
+    local: Local
+    url: str
+    probe: Probe
+    environment: Callable[[Place], dict[str, str]]
+    command: Callable[[Place], list[str]]
+    usual_port: int
+    """Where a URL means without a port."""
+    ports: int = 1
+    """How many ports in a row are its own; the first is the one for clients."""
+    version: str = ""
+    """Of brokers that do not tell it."""
+
+
+KAFKA: Final = "4.4.0"
+MOTO: Final = "5.2.5"
+
+
+def _rabbitmq(image: str, debian: str) -> Spec:
+    return Spec(
+        image=image,
+        local=Local("rabbitmq", debian),
+        url="amqp://guest:guest@127.0.0.1:{port}/",
+        probe=probes.amqp,
+        environment=_rabbitmq_environment,
+        command=lambda place: ["rabbitmq-server"],
+        usual_port=5672,
+        ports=3,
+    )
+
+
+def _rabbitmq_environment(place: Place) -> dict[str, str]:
+    # What Erlang's nodes listen on beside the broker is for rabbitmqctl alone: it stays on the loopback.
+    return {
+        "RABBITMQ_NODENAME": "rabbit@localhost",
+        "RABBITMQ_NODE_IP_ADDRESS": place.bind,
+        "RABBITMQ_NODE_PORT": str(place.port),
+        "RABBITMQ_DIST_PORT": str(place.port + 1),
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        "ERL_EPMD_PORT": str(place.port + 2),
+        "ERL_EPMD_ADDRESS": "127.0.0.1",
+        "RABBITMQ_ENABLED_PLUGINS": "",
+        "RABBITMQ_LOGS": "-",
+    }
+
+
+def _redis(image: str, debian: str) -> Spec:
+    return Spec(
+        image=image,
+        local=Local("redis", debian),
+        url="redis://127.0.0.1:{port}/0",
+        probe=probes.redis,
+        environment=lambda place: {},
+        command=_redis_command,
+        usual_port=6379,
+    )
+
+
+def _redis_command(place: Place) -> list[str]:
+    options = f"--bind {place.bind} --port {place.port} --protected-mode no --dir /data --save  --appendonly yes"
+    return ["redis-server", *options.split(" ")]
+
+
+def _kafka_environment(place: Place) -> dict[str, str]:
+    """Kafka tells its clients where to connect: those that came by port + 2 are told port + 3, a proxy's."""
+    listeners = {
+        "PLAINTEXT": f"{place.bind}:{place.port}",
+        "CONTROLLER": f"127.0.0.1:{place.port + 1}",
+        "PROXIED": f"{place.bind}:{place.port + 2}",
+    }
+    advertised = {"PLAINTEXT": f"127.0.0.1:{place.port}", "PROXIED": f"127.0.0.1:{place.port + 3}"}
+    return {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_LISTENERS": ",".join(f"{name}://{address}" for name, address in listeners.items()),
+        "KAFKA_ADVERTISED_LISTENERS": ",".join(f"{name}://{address}" for name, address in advertised.items()),
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": ",".join(f"{name}:PLAINTEXT" for name in listeners),
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@{listeners['CONTROLLER']}",
+        # A killed broker may register again only when the session of its former life has ended.
+        "KAFKA_BROKER_SESSION_TIMEOUT_MS": "4000",
+        "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "1000",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        # 50 by default, which are all made before the first group can be joined.
+        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "5",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "5",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        "KAFKA_HEAP_OPTS": "-Xms256m -Xmx768m",
+    }
+
+
+CATALOGUE: Final[Mapping[str, Spec]] = {
+    "rabbitmq": _rabbitmq("rabbitmq:4", "trixie"),
+    "rabbitmq-3": _rabbitmq("rabbitmq:3.10", "bookworm"),
+    "redis": _redis("redis:8", "trixie"),
+    "redis-7": _redis("redis:7.0", "bookworm"),
+    "kafka": Spec(
+        image=f"apache/kafka:{KAFKA}",
+        local=Local("kafka", "trixie", {"KAFKA": KAFKA}),
+        url="kafka://127.0.0.1:{port}",
+        probe=probes.kafka,
+        environment=_kafka_environment,
+        command=lambda place: [],
+        usual_port=9092,
+        ports=4,
+        version=KAFKA,
+    ),
+    "moto": Spec(
+        image=f"motoserver/moto:{MOTO}",
+        local=Local("moto", "trixie", {"MOTO": MOTO}),
+        url="http://127.0.0.1:{port}",
+        probe=probes.moto,
+        environment=lambda place: {},
+        command=lambda place: ["-H", place.bind, "-p", str(place.port)],
+        usual_port=5000,
+        version=MOTO,
+    ),
+}
