@@ -39,12 +39,11 @@ GIVE_BACK_WAIT = 60.0
 class Trouble:
     """What this process remembers of a delivery that was not settled at its first run."""
 
-    __slots__ = ("failures", "first_failure", "last_error", "pending", "postponed", "send_failures")
+    __slots__ = ("failures", "first_failure", "pending", "postponed", "send_failures")
 
     def __init__(self) -> None:
         self.failures = 0
         self.first_failure = ""
-        self.last_error: BaseException | None = None
         self.pending: Exception | None = None
         self.postponed = 0
         self.send_failures = 0
@@ -161,7 +160,6 @@ class Verdicts:
         trouble = self.troubles.setdefault(delivery, Trouble())
         if trouble.pending is None:  # not a re-send that is tried again
             trouble.first_failure = trouble.first_failure or rfc3339(self._consumer.clock.now())
-            trouble.last_error = retry.cause
         if self._waits_here(wait):
             trouble.failures += 1
             self._consumer.stats.retried += 1

@@ -289,7 +289,9 @@ async def test_an_error_that_no_policy_takes_is_a_dead_letter_at_once(short: boo
     async with app(bus) as t:
         await t.send("orders", Order(id=1))
         await t.settled()
-        assert len(t.dead_letters("orders")) == 1
+        (dead,) = t.dead_letters("orders")
+    assert dead.dead_letter is not None
+    assert dead.dead_letter.error_type == ("ValueError" if short else "ConnectionError")
     assert runs == 1
 
 

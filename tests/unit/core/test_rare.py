@@ -499,3 +499,23 @@ async def test_attempts_in_the_process_count_for_a_resend_that_had_to_be_tried_a
         assert bus.stats()["orders"].send_failures == 2
     await bus.__aexit__(None, None, None)
     assert attempts == [1, 2, 3, 4, 5]
+
+
+async def test_a_suspect_that_cannot_be_resent_waits_and_is_not_handled_beside_others() -> None:
+    bus = Bus()
+    runs: list[tuple[int, bool]] = []
+
+    @bus.consumer("orders")
+    async def handle(order: Order, message: Message[Order]) -> None:
+        runs.append((order.id, "unibusalone" in message.attributes))
+
+    counts: dict[str, int] = {}
+    clock, driver = await opened(bus, counts)
+    ids = [await bus.producer("orders").send(Order(id=number)) for number in range(3)]
+    counts[ids[1]] = 3
+    driver.fail_sends = 2
+    async with bus.consuming():
+        await settled(bus, clock)
+        assert (bus.stats()["orders"].send_failures, bus.stats()["orders"].suspects) == (2, 1)
+    await bus.__aexit__(None, None, None)
+    assert sorted(runs) == [(0, False), (1, True), (2, False)]
