@@ -155,10 +155,22 @@ class Consumer:
                 await self._accept(batch)
 
     async def _accept(self, batch: Sequence[Delivery]) -> None:
+        before = set(self.held) if self.suspects.any(batch) else None
         batch = self._take_in(batch)
-        if self.suspects.any(batch):
-            batch = [delivery for delivery in await self.suspects.sort(batch) if delivery in self.held]
+        if before is not None:
+            try:
+                batch = await self.suspects.sort(batch)
+            except Exception:
+                self._disown({delivery for delivery in self.held if delivery not in before})
+                raise
+            batch = [delivery for delivery in batch if delivery in self.held]
         self.admit(batch)
+
+    def _disown(self, deliveries: set[Delivery]) -> None:
+        """Give back what no lane has in hand: held and handed to nobody, its lease would be renewed for ever."""
+        running = {delivery for lane in self.lanes for delivery in lane.held}
+        self.withdraw(deliveries - running)
+        self.give_back([delivery for delivery in self.held if delivery in deliveries and delivery not in running])
 
     def _take_in(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         self.held.update(dict.fromkeys(batch))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from unibus.cancellation import asked_to_end
 from unibus.driver import Address
+from unibus.errors import NotSent
 
 
 class FirstUse:
@@ -34,13 +36,23 @@ class FirstUse:
     async def _look(self, address: Address, look: Callable[[], Awaitable[None]]) -> None:
         try:
             await look()
-        except (Exception, asyncio.CancelledError) as error:
-            for waiter in self._waiting.pop(address):
-                if not waiter.done():
-                    waiter.set_exception(error)
-                    waiter.exception()  # one that gave up will not ask for it
+        except asyncio.CancelledError as cut:
+            # Raised in those who wait, it would look as if somebody had asked them to end.
+            error = NotSent(f"{address} was being looked for when the call was cut off; nothing left, send it again")
+            error.__cause__ = cut
+            self._fail(address, error)
+            if asked_to_end():
+                raise
+        except Exception as error:
+            self._fail(address, error)
         else:
             self._release(address)
+
+    def _fail(self, address: Address, error: Exception) -> None:
+        for waiter in self._waiting.pop(address):
+            if not waiter.done():
+                waiter.set_exception(error)
+                waiter.exception()  # one that gave up will not ask for it
 
     def _release(self, address: Address) -> None:
         """Wake who waits; known only when they are through, so that who comes meanwhile stands behind them."""

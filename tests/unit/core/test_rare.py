@@ -23,7 +23,7 @@ from unibus.driver import (
     Subscription,
     Url,
 )
-from unibus.errors import ConnectionLost, DriverError, SettlementLost
+from unibus.errors import ConnectionLost, DriverError, NotSent, SettlementLost
 from unibus.testing import App, MovableClock, app
 
 
@@ -519,3 +519,47 @@ async def test_a_suspect_that_cannot_be_resent_waits_and_is_not_handled_beside_o
         assert (bus.stats()["orders"].send_failures, bus.stats()["orders"].suspects) == (2, 1)
     await bus.__aexit__(None, None, None)
     assert sorted(runs) == [(0, False), (1, True), (2, False)]
+
+
+async def test_a_look_up_that_the_client_library_cuts_off_says_that_nothing_was_sent() -> None:
+    bus = Bus()
+    _, driver = await opened(bus, {})
+    cut = asyncio.CancelledError()
+
+    async def declare(topology: Any) -> None:
+        raise cut
+
+    driver.declare = declare  # type: ignore[method-assign]
+    try:
+        sending = [bus.producer("orders").send(Order(id=number)) for number in range(3)]
+        for sent in await asyncio.gather(*sending, return_exceptions=True):
+            assert isinstance(sent, NotSent)
+            assert sent.__cause__ is cut
+    finally:
+        await bus.__aexit__(None, None, None)
+
+
+async def test_what_was_fetched_when_suspects_cannot_be_sorted_goes_back_and_is_handled() -> None:
+    bus = Bus()
+    runs: list[int] = []
+
+    @bus.consumer("orders")
+    async def handle(order: Order) -> None:
+        runs.append(order.id)
+
+    counts: dict[str, int] = {}
+    clock, _ = await opened(bus, counts)
+    ids = [await bus.producer("orders").send(Order(id=number)) for number in range(3)]
+    counts[ids[1]] = 3
+    async with bus.consuming():
+        (consumer,) = bus.session.consumers
+        sort = consumer.suspects.sort
+
+        async def fail_once(batch: Sequence[Delivery]) -> Sequence[Delivery]:
+            consumer.suspects.sort = sort  # type: ignore[method-assign]
+            raise ConnectionLost("cut while the push was narrowed")
+
+        consumer.suspects.sort = fail_once  # type: ignore[method-assign]
+        await settled(bus, clock)
+    await bus.__aexit__(None, None, None)
+    assert sorted(runs) == [0, 1, 2]
