@@ -33,6 +33,7 @@ from unibus.driver import (
 from unibus.keylines import KeyLines
 from unibus.lane import Lane
 from unibus.leases import Renewal
+from unibus.overdue import Overdue
 from unibus.plan import Folded, Plan, Surface
 from unibus.settler import Settler
 from unibus.suspects import Suspects
@@ -56,6 +57,7 @@ class Consumer:
         self.bus = bus
         self.clock = bus.clock
         self.stats = folded.stats
+        self.prefetch = plan.prefetch
         self.buffer = Buffer(self.clock, self._note_change)
         self.held: dict[Delivery, None] = {}  # in the order of arrival
         self.keys = KeyLines() if plan.ordered else None
@@ -72,6 +74,7 @@ class Consumer:
         self._fetcher: asyncio.Task[None] | None = None
         self._changed: asyncio.Future[None] | None = None
         self._renewal: Renewal | None = None
+        self._overdue: Overdue | None = None
 
     # --- start ------------------------------------------------------------------------------------
 
@@ -82,7 +85,7 @@ class Consumer:
             self.plan.source, prefetch=self.plan.prefetch, notify=self._on_event
         )
         if isinstance(self.subscription, Narrowing):
-            await self.subscription.hold_at_most(1 if self.suspects.single_only else self.plan.prefetch)
+            await self.subscription.hold_at_most(1 if self.suspects.single_only else self.prefetch)
         self.settler = Settler(self.subscription, capabilities.settle, self.clock, self._on_settled)
         for _ in range(self.plan.concurrency):
             lane = Lane()
@@ -91,6 +94,8 @@ class Consumer:
         self._run_fetcher()
         if capabilities.lease is not None and isinstance(self.subscription, LeaseExtender):
             self._renewal = Renewal(self.subscription, self.held, capabilities.lease, self.clock)
+        if capabilities.hold is not None:
+            self._overdue = Overdue(self, capabilities.hold)
 
     def _run(self, lane: Lane) -> None:
         work = lanes.run_batches if self.plan.signature.batch else lanes.run_singles
@@ -129,11 +134,11 @@ class Consumer:
     async def _fetch(self) -> None:
         assert self.subscription is not None
         limit = self.bus.capabilities.receive.messages
-        # Fetching as soon as one place is free would make batches shrink to a message or two.
-        worth = max(1, min(limit, self.plan.prefetch // 4))
         wait = 0.1
         while not self.stopping:
-            free = self.plan.prefetch - len(self.held)
+            free = self.prefetch - len(self.held)
+            # Fetching as soon as one place is free would make batches shrink to a message or two.
+            worth = max(1, min(limit, self.prefetch // 4))
             if free < (worth if self.buffer.items else 1) or (self.suspects.single_only and self.held):
                 await self.change()
                 continue
@@ -168,7 +173,7 @@ class Consumer:
 
     def _disown(self, deliveries: set[Delivery]) -> None:
         """Give back what no lane has in hand: held and handed to nobody, its lease would be renewed for ever."""
-        running = {delivery for lane in self.lanes for delivery in lane.held}
+        running = self.running()
         self.withdraw(deliveries - running)
         self.give_back([delivery for delivery in self.held if delivery in deliveries and delivery not in running])
 
@@ -223,7 +228,7 @@ class Consumer:
         if self.keys is None:
             return []
         keys = {delivery.key for delivery in deliveries} - {None}
-        running = {delivery for lane in self.lanes for delivery in lane.held}
+        running = self.running()
         return self.withdraw({d for d in self.held if d.key in keys and d not in running and d not in deliveries})
 
     def _on_settled(self, deliveries: Sequence[Delivery], lost: int) -> None:
@@ -280,6 +285,10 @@ class Consumer:
             self.held.pop(delivery, None)
         self._note_change()
 
+    def running(self) -> set[Delivery]:
+        """What lanes have in hand."""
+        return {delivery for lane in self.lanes for delivery in lane.held}
+
     def withdraw(self, deliveries: Collection[Delivery]) -> list[Delivery]:
         """Take deliveries that no lane has in hand out of buffer, lines and waiting; returns those."""
         if not deliveries:
@@ -299,6 +308,8 @@ class Consumer:
         if self.subscription is None:
             return True
         self.stopping = True
+        if self._overdue is not None:
+            self._overdue.stop()
         if self._fetcher is not None:
             self._fetcher.cancel()
             await asyncio.wait([self._fetcher])

@@ -154,7 +154,9 @@ class Capabilities:
 
     lease: seconds for which a delivery is ours unless extended; None where a delivery is ours as
         long as the connection lives. A driver with leases has subscriptions that are LeaseExtenders.
-    hold: the longest that a delivery may stay unsettled at all, seconds; None is no limit.
+    hold: seconds for which a delivery may be held before it is begun, and again be handled, and again be
+        parked: a third of the time after which the broker takes it away. None is no limit. What could not
+        be begun within it is given back.
     delivery_count: whether `Delivery.deliveries` is there.
     nack_delay: whether a NACK may carry a delay.
     start_earliest: whether a new group can begin with what was published before it.

@@ -84,7 +84,7 @@ class Suspects:
         if isinstance(consumer.subscription, Narrowing):
             await consumer.subscription.hold_at_most(0)
             await consumer.receive_at_once()
-        running = {delivery for lane in consumer.lanes for delivery in lane.held}
+        running = consumer.running()
         marked = [delivery for delivery in consumer.held if names.ALONE in delivery.attributes]
         left = [delivery for delivery in marked if delivery not in running]
         consumer.withdraw(set(left))
@@ -131,7 +131,7 @@ class Suspects:
         subscription = self._consumer.subscription
         if not isinstance(subscription, Narrowing):
             return False
-        await subscription.hold_at_most(1 if single else self._consumer.plan.prefetch)
+        await subscription.hold_at_most(1 if single else self._consumer.prefetch)
         return True
 
     async def _convict(self, delivery: Delivery) -> None:

@@ -125,6 +125,11 @@ class Verdicts:
         trouble = self.troubles.get(delivery)
         return names.parse_attempt(delivery.attributes) + (trouble.failures if trouble is not None else 0)
 
+    def begun(self, delivery: Delivery) -> bool:
+        """Whether its handler has failed here, or its end could not be sent yet."""
+        trouble = self.troubles.get(delivery)
+        return trouble is not None and (trouble.failures > 0 or trouble.pending is not None)
+
     def forget(self, delivery: Delivery) -> None:
         self.troubles.pop(delivery, None)
 

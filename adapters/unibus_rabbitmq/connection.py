@@ -8,8 +8,9 @@ import re
 import ssl
 from collections.abc import Callable
 
+import aio_pika
 import aiormq
-from aiormq.abc import AbstractChannel
+from aiormq.abc import AbstractChannel, AbstractConnection
 from aiormq.connection import TransportFactory
 from yarl import URL
 
@@ -48,6 +49,13 @@ class _Streams(TransportFactory):
         return self._streams
 
 
+class _Library(aio_pika.Connection):
+    """aio-pika's connection, the plain one: to connect again and to restore is our work."""
+
+    def __del__(self) -> None:
+        """Its end is seen to by us; the library would start a task for it whenever memory is cleared up."""
+
+
 class Connection:
     """Open it once; `on_lost(reason)` is called once when an open one ends, unless `close` ended it.
 
@@ -64,7 +72,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(self._control, self._loop)
         self._transport: asyncio.Transport
-        self._library: aiormq.Connection | None = None
+        self.library: aio_pika.Connection | None = None
+        """aio-pika's own, once it is open."""
         self._given_up = ""
         self.alive = False
 
@@ -122,12 +131,13 @@ class Connection:
             password=endpoint.password,
             host=endpoint.host,
             port=endpoint.port,
-            path="/",
+            path=f"/{endpoint.vhost}",
             query={"heartbeat": str(options.heartbeat), "name": f"{options.name} {self._purpose}"},
         )
-        self._library = aiormq.Connection(url, loop=self._loop, transport_factory=_Streams(self._reader, writer))
-        self._library.vhost = endpoint.vhost
-        await self._library.connect()
+        library = _Library(url, loop=self._loop)
+        library.kwargs["transport_factory"] = _Streams(self._reader, writer)
+        await library.connect()
+        self.library = library
 
     def _why(self, error: BaseException) -> UnibusError:
         """The one error that says what is wrong with the URL or behind it."""
@@ -175,16 +185,21 @@ class Connection:
     @property
     def version(self) -> tuple[int, ...]:
         """The server's version; (0,) if it is not RabbitMQ's."""
-        properties = self._library.server_properties if self._library is not None else None
-        text = str((properties or {}).get("version", ""))
+        text = str(self._underlay.server_properties.get("version", ""))
         numbers = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
         return tuple(int(part) for part in numbers.groups(default="0")) if numbers else (0,)
 
     @property
+    def _underlay(self) -> AbstractConnection:
+        """What aio-pika stands on: it has the channels on which batches are written and read as they are."""
+        assert self.library is not None
+        assert self.library.transport is not None
+        return self.library.transport.connection
+
+    @property
     def max_frame(self) -> int:
         """Bytes of a frame's payload."""
-        assert self._library is not None
-        return (self._library.connection_tune.frame_max or 131072) - 8
+        return (self._underlay.connection_tune.frame_max or 131072) - 8
 
     @property
     def silent_for(self) -> float:
@@ -193,10 +208,10 @@ class Connection:
 
     async def channel(self, reading: Reading | None = None, *, confirms: bool = False) -> AbstractChannel:
         """A new channel; what `reading` is interested in goes there."""
-        if not self.alive or self._library is None:
+        if not self.alive:
             raise ConnectionLost(f"{self._endpoint.url}: the connection was lost ({self._given_up})")
         async with told(f"{self._endpoint.url}: opening a channel"):
-            channel = await self._library.channel(publisher_confirms=confirms)
+            channel = await self._underlay.channel(publisher_confirms=confirms)
         if reading is not None:
             self._reader.readings[channel.number] = reading
         return channel
@@ -230,12 +245,12 @@ class Connection:
         self._on_lost = lambda _: None
         self._given_up = self._given_up or "closed"
         was_alive, self.alive = self.alive, False
-        if self._library is None:
+        if self.library is None:
             return
         try:
             if was_alive:
                 async with told(f"{self._endpoint.url}: closing", CLOSE_TIMEOUT):
-                    await self._library.close()
+                    await self.library.close()
         except ConnectionLost as error:
             logger.debug("%s", error)
         finally:

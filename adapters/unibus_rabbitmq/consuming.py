@@ -155,11 +155,27 @@ class ConsumeChannel(Reading):
         still_open, tags = self._open, []
         for delivery in deliveries:
             native: Native = delivery.token
-            if still_open.pop(native.tag, None) is not None:
+            if still_open.get(native.tag) is delivery:
+                del still_open[native.tag]
                 native.settled = True
                 tags.append(native.tag)
         if tags:
             self._connection.write(b"".join(self._frames(sorted(tags), outcome)))
+
+    def put_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Hand them out again ourselves, in their place.
+
+        The broker would put what it gets back behind all else, or push it to us once more, behind what we
+        hold: of a key the order would be lost. When the channel ends it puts all of it back in order.
+        """
+        again = [_handed_out_again(one) for one in deliveries if self._open.get(one.token.tag) is one]
+        self._open.update((delivery.token.tag, delivery) for delivery in again)
+        ours = [delivery for delivery in self._ready if delivery.token.channel is self]
+        others = [delivery for delivery in self._ready if delivery.token.channel is not self]
+        self._ready.clear()
+        self._ready.extend(others)
+        self._ready.extend(sorted(ours + again, key=lambda delivery: delivery.token.tag))
+        self._events.arrived()
 
     def _frames(self, tags: list[int], outcome: Outcome) -> list[bytes]:
         """One frame for all before the first that is unsettled, then one for each."""
@@ -188,6 +204,14 @@ class ChannelEvents:
     def consumer_ended(self, channel: ConsumeChannel) -> None: ...
 
     def channel_ended(self, channel: ConsumeChannel, reason: str) -> None: ...
+
+
+def _handed_out_again(known: Delivery) -> Delivery:
+    """Another one: the core knows deliveries by identity, and is done with the first."""
+    return Delivery(
+        known.body, known.attributes, known.headers, known.key, known.message_id, known.address, known.sent_at,
+        known.deliveries, True, known.token, known.native,
+    )  # fmt: skip
 
 
 async def _unused(message: DeliveredMessage) -> None:

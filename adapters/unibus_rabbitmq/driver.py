@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+import aio_pika
+
 from unibus.driver import (
     Address,
     Blocked,
@@ -66,6 +68,15 @@ class RabbitDriver:
     @property
     def capabilities(self) -> Capabilities:
         return self._capabilities
+
+    @property
+    def connection(self) -> aio_pika.Connection | None:
+        """aio-pika's own connection, the one that publishes, for what unibus has no word for; None while it is away.
+
+        Open channels of your own on it. It is replaced when the broker comes back, and closed with the bus.
+        """
+        live = self._publishing.connection if self._publishing is not None else None
+        return live.library if live is not None else None
 
     async def open(self) -> None:
         if self._publishing is not None:

@@ -129,7 +129,10 @@ class RabbitSubscription(ChannelEvents):
             elif not native.settled:
                 lost += 1
         for channel, share in ours.items():
-            channel.settle(share, outcome)
+            if outcome is Outcome.NACK and self._source.ordering == "key":
+                channel.put_back(share)
+            else:
+                channel.settle(share, outcome)
         if self._limit != self._pushed_at_most:
             self.arrived()  # a receive that waits may change the limit now
         if lost:

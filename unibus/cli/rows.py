@@ -43,7 +43,12 @@ def capability_rows(capabilities: Capabilities) -> list[Row]:
         able("browse", "browse", "look at a queue without touching it"),
         able("its own dead letters", "native_dead_letter", "the broker's policy, beside ours"),
         Row("lease of a delivery", None, _lease(c.lease), ("lease",)),
-        Row("longest time unsettled", None, duration(c.hold) if c.hold is not None else "no limit", ("hold",)),
+        Row(
+            "longest hold: to begin, handle, park",
+            None,
+            duration(c.hold) if c.hold is not None else "no limit",
+            ("hold",),
+        ),
         Row("largest message", None, _body(c), ("max_body", "body_limit_counts_metadata")),
         Row("one send", None, _limits(c.send), ("send",)),
         Row("one receive", None, _limits(c.receive), ("receive",)),

@@ -99,7 +99,7 @@ def capabilities(options: Options) -> Capabilities:
         nack_delay=on_top if options.nack_delay == "on" and holds else "none",
         delivery_count="none" if log else _native(options.count),
         lease=options.lease if options.lease and holds and not log else None,
-        hold=options.hold if holds and not log else None,
+        hold=options.hold / 3 if options.hold and holds and not log else None,
         browse="native",
         max_body=options.max_body,
         send=limits,

@@ -32,6 +32,8 @@ def _silence_consumer(consumer: Consumer) -> None:
     consumer.held.clear()
     if consumer._renewal is not None:
         consumer._renewal.stop()
+    if consumer._overdue is not None:
+        consumer._overdue.stop()
     if consumer._fetcher is not None:
         consumer._fetcher.cancel()
     for lane in consumer.lanes:

@@ -14,6 +14,7 @@ from unibus.driver import (
     Delivery,
     DriverEvent,
     Gap,
+    Narrowing,
     Outbound,
     Outcome,
     Queue,
@@ -299,3 +300,30 @@ async def test_what_cannot_be_meant_is_refused(newest: Broker, name: Callable[[s
             await driver.send(Queue(name("q")), [out("1", delay=ladder.LONGEST + 1)])
         with pytest.raises(ConfigurationError):
             await driver.send(Topic(name("t"), physical="x"), [out("1")])
+
+
+async def test_given_back_on_an_ordered_queue_it_keeps_its_place(server: Broker, name: Callable[[str], str]) -> None:
+    """The broker would put it behind what is in the queue, and behind what it has pushed already."""
+    queue = Queue(name("ordered"), ordering="key")
+    async with opened(server.url) as driver:
+        await driver.declare(Topology(create=(queue,)))
+        subscription = await driver.subscribe(queue, prefetch=6, notify=lambda _: None)
+        assert isinstance(subscription, Narrowing)
+        await subscription.hold_at_most(6)
+        await driver.send(queue, [out(str(number)) for number in range(10)])
+        first = await take(subscription, 4)
+        await subscription.settle(first[:1], Outcome.ACK)
+        await subscription.settle(first[3:], Outcome.NACK)
+        await subscription.settle(first[1:3], Outcome.NACK)
+        await subscription.settle(first[1:], Outcome.ACK)  # of those the core has let go already: passed over
+        again = await take(subscription, 5)
+        assert [delivery.body for delivery in again] == [b"1", b"2", b"3", b"4", b"5"]
+        assert not set(again) & set(first), "others, since deliveries are known by identity"
+        await subscription.settle(again[:2], Outcome.ACK)
+        await subscription.close()
+        subscription = await driver.subscribe(queue, prefetch=20, notify=lambda _: None)
+        assert isinstance(subscription, Narrowing)
+        await subscription.hold_at_most(20)
+        rest = await take(subscription, 7)
+        assert [delivery.body for delivery in rest] == [str(number).encode() for number in range(3, 10)]
+        await subscription.close()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import aio_pika
 from pydantic import BaseModel
 
-from tests.adapters.rabbitmq.conftest import plain
+from tests.adapters.rabbitmq.conftest import opened, plain
 from tests.brokers import Broker
 from unibus import Bus, Message
 from unibus.middleware.backoff import constant
@@ -99,3 +99,22 @@ async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def test_what_unibus_has_no_word_for_is_done_on_its_own_connection(
+    server: Broker, name: Callable[[str], str]
+) -> None:
+    async with opened(server.url) as driver:
+        connection = driver.connection
+        assert connection is not None
+        async with connection.channel() as channel:
+            queue = await channel.declare_queue(name("own"), arguments={"x-max-priority": 3})
+            await channel.default_exchange.publish(aio_pika.Message(b"hello"), routing_key=queue.name)
+            async with queue.iterator() as messages:
+                async for message in messages:
+                    await message.ack()
+                    break
+            await queue.delete()
+        assert message.body == b"hello"
+    assert driver.connection is None
+    assert connection.is_closed

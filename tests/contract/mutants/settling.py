@@ -170,3 +170,22 @@ def close_without_flush() -> None:
     async def nothing(self: Sender) -> None: ...
 
     change(Sender, "flush", nothing)
+
+
+@mutant("test_what_cannot_be_begun_in_time_goes_to_another", on="TestSmallQueue")
+def held_until_it_is_taken_away() -> None:
+    from unibus.overdue import Overdue
+
+    change(Overdue, "_late", lambda self: set())
+
+
+@mutant("test_a_consumer_that_stops_is_followed_in_order")
+def given_back_behind_all_others() -> None:
+    from unibus.memory.keyed import _Key
+
+    def first(self: _Key, now: float) -> int | None:
+        return self.peek()[0] if self.fresh or self.back else None
+
+    change(_Key, "first", first)
+    change(_Key, "peek", lambda self: self.fresh[0] if self.fresh else self.back[0][2])
+    change(_Key, "pop", lambda self: self.fresh.popleft() if self.fresh else self.back.pop(0)[2])

@@ -46,8 +46,8 @@ def test_limits_in_words() -> None:
     counted = dataclasses.replace(wide, body_limit_counts_metadata=True)
     assert row("largest message", counted).detail == "256 KiB, with attributes and headers"
     assert row("lease of a delivery", wide).detail == "30 s, renewed while it is held"
-    assert row("longest time unsettled", wide).detail == "30 min"
-    assert row("longest time unsettled", Capabilities()).detail == "no limit"
+    assert row("longest hold: to begin, handle, park", wide).detail == "30 min"
+    assert row("longest hold: to begin, handle, park", Capabilities()).detail == "no limit"
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ async def test_on_an_ordered_address_a_wait_is_bounded_by_how_long_a_message_may
         if message.attempt == 1:
             raise Retry(after=after)
 
-    async with app(bus, "memory://?hold=50&lease=30") as t:
+    async with app(bus, "memory://?hold=150&lease=30") as t:
         await t.send("orders", Order(id=1), key="k")
         await t.settled()
         assert len(t.dead_letters("orders")) == dead

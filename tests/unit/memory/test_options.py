@@ -45,7 +45,7 @@ def test_defaults_of_the_log_model() -> None:
     [
         ("?lease=0", "lease", None),
         ("?lease=2.5", "lease", 2.5),
-        ("?hold=60", "hold", 60.0),
+        ("?hold=60", "hold", 20.0),
         ("?max_body=10", "max_body", 10),
         ("?groups=off", "groups", "none"),
         ("?ephemeral=off", "ephemeral", "none"),

@@ -15,7 +15,7 @@ from unibus.middleware.backoff import constant
 from unibus.middleware.retry import retry
 from unibus.testing.contract.cases import Cases
 from unibus.testing.contract.ledger import Ledger, again_at_once, difference, reaches
-from unibus.testing.contract.needs import LEASE, LOSE, RELIABLE_QUEUES, RESTART, needs
+from unibus.testing.contract.needs import HOLD, LEASE, LOSE, RELIABLE_QUEUES, RESTART, needs
 from unibus.testing.faults import Faults, raising, raising_after
 from unibus.testing.harness import Harness
 
@@ -129,6 +129,34 @@ class Losing(Cases):
             assert bus.stats()[name].lost == 0
         assert not difference(handled + ledger.data, range(4)), "running, buffered and waiting ones are renewed"
         assert len(handled) >= 2
+
+    @needs(HOLD)
+    async def test_what_cannot_be_begun_in_time_goes_to_another(self, harness: Harness) -> None:
+        hold = harness.capabilities.hold
+        assert hold is not None
+        if 10 * hold > harness.longest_wait:
+            pytest.skip(f"needs a hold below {harness.longest_wait / 10:g} s")
+        name, begun, handled, ledger = harness.name("orders"), list[int](), list[int](), Ledger(harness)
+        slow, beside = harness.bus(), harness.bus()
+        ledger.consume(beside, name)
+
+        @slow.consumer(name, concurrency=1, prefetch=10)
+        @again_at_once
+        async def handle(number: int) -> None:
+            begun.append(number)
+            await harness.sleep(0.9 * hold)
+            handled.append(number)
+
+        async with harness.running(slow):
+            await slow.producer(name).send_many(range(10))
+            await harness.until(reaches(begun, 1), "one is in hand, and nine wait")
+            await harness.silent()
+            async with harness.running(beside):
+                await harness.until(lambda: len(handled + ledger.data) >= 10, "all are handled", within=20 * hold)
+            assert slow.stats()[name].lost == 0, "held until the broker took it away"
+            assert slow.stats()[name].given_back > 0
+        assert not difference(handled + ledger.data, range(10))
+        assert len(ledger.data) > len(handled)
 
     @needs(LEASE)
     async def test_a_lease_that_cannot_be_renewed_is_lost_and_not_settled(self, harness: Harness) -> None:

@@ -43,6 +43,7 @@ NO_DELAY = Need("a broker without delays", lambda harness: harness.capabilities.
 NACK_DELAY = _capability("nack_delay", lambda c: c.nack_delay != "none")
 DELIVERY_COUNT = _capability("delivery_count", lambda c: c.delivery_count != "none")
 LEASE = _capability("lease", lambda c: c.lease is not None)
+HOLD = _capability("hold", lambda c: c.hold is not None)
 BROWSE = _capability("browse", lambda c: c.browse != "none")
 MAX_BODY = Need(
     "max_body (one that Harness.largest_body lets try)",

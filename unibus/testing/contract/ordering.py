@@ -16,7 +16,7 @@ from unibus.middleware.retry import retry
 from unibus.outcome import Reject
 from unibus.testing.contract.cases import Cases
 from unibus.testing.contract.keys import Unreliable, assert_in_order, assert_told_truly, key_of, ordered_queue
-from unibus.testing.contract.ledger import Ledger, again_at_once, difference, drained
+from unibus.testing.contract.ledger import Ledger, again_at_once, difference, drained, reaches
 from unibus.testing.contract.needs import (
     GROUPS,
     ORDERED_QUEUES,
@@ -155,6 +155,30 @@ class Ordering(Cases):
             await harness.until(lambda: len(effects) >= 140, "the rest is handled")
             await harness.silent()
         assert not difference(handled, range(140), twice=True)
+        assert_in_order(list(effects))
+
+    async def test_a_consumer_that_stops_is_followed_in_order(self, harness: Harness) -> None:
+        queue, effects = ordered_queue(harness), dict[int, None]()
+
+        def consumer() -> Bus:
+            bus = harness.bus()
+
+            @bus.consumer(queue, concurrency=5, prefetch=20)
+            @again_at_once
+            async def handle(number: int) -> None:
+                await asyncio.sleep(0)
+                effects[number] = None  # on a log what came after a hole comes twice
+
+            return bus
+
+        sender = harness.bus()
+        async with harness.running(consumer()):
+            pass  # it has made the queue
+        async with harness.connected(sender):
+            await sender.producer(queue).send_many(range(210), key=key_of)
+        for stop_at in (40, 100, 210):  # with more in hand than was begun, and more in the queue than in hand
+            async with harness.running(consumer()):
+                await harness.until(reaches(effects, stop_at), f"{stop_at} are handled")
         assert_in_order(list(effects))
 
     async def test_messages_without_a_key_pass_too(self, harness: Harness) -> None:
