@@ -159,8 +159,12 @@ class Capabilities:
         be begun within it is given back.
     delivery_count: whether `Delivery.deliveries` is there.
     nack_delay: whether a NACK may carry a delay.
+    patterns: native, the broker routes by a group's patterns exactly; emulated, more may come, and the core
+        sorts it out.
+    delay: a delayed message takes its place, in the order of its key too, when it is due.
+    max_body: bytes of one body; with `body_limit_counts_metadata` attributes and headers count too. What does
+        not fit in the broker's own encoding, `send` refuses by MessageTooLarge.
     start_earliest: whether a new group can begin with what was published before it.
-    max_body: bytes of one body; with `body_limit_counts_metadata` attributes and headers count too.
     """
 
     queue_guarantee: Guarantee = "at_least_once"
@@ -196,7 +200,10 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How full a source is. None: the broker does not tell. oldest_age: seconds."""
+    """How full a source is. None: the broker does not tell. oldest_age: seconds.
+
+    ready: to be had now; on a log, what the group has not settled yet, whoever holds it.
+    """
 
     ready: int
     in_flight: int | None = None
@@ -206,7 +213,10 @@ class Depth:
 
 @dataclass(frozen=True, slots=True)
 class Revoking:
-    """These deliveries will be taken away at `deadline` (monotonic seconds): settle them before it."""
+    """These deliveries may be taken away at `deadline` (monotonic seconds): settle them before it.
+
+    What is then taken is told by `Lost`; the rest stays ours.
+    """
 
     deliveries: Sequence[Delivery]
     deadline: float
@@ -284,7 +294,10 @@ class LeaseExtender(Protocol):
     """Implemented by the subscriptions of drivers whose capabilities have a lease."""
 
     async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
-        """Hold the deliveries for `seconds` from now. Those that are lost are told by `Lost`."""
+        """Hold the deliveries for `seconds` from now, or for as little more as the broker can count in.
+
+        Those that are lost are told by `Lost`.
+        """
 
 
 @runtime_checkable
@@ -323,10 +336,12 @@ class Driver(Protocol):
     async def send(self, address: Address, messages: Sequence[Outbound]) -> None:
         """Return once the broker has confirmed every message, else raise BatchError naming those it did not.
 
-        The errors inside are Rejected, NotSent, OutcomeUnknown or DestinationNotFound; all other messages
-        of the batch are stored. Messages of one call are stored in their order. A Topic address
-        may mix topics: each Outbound names its own. Publishing to a topic without subscribers
-        succeeds. Never retried by the driver where that could duplicate in silence.
+        The errors inside are Rejected, NotSent, OutcomeUnknown, MessageTooLarge or DestinationNotFound; all
+        other messages of the batch are stored. Messages of one call are stored in their order. A Topic
+        address may mix topics: each Outbound names its own, and all are alike in `ordering` and `physical`.
+        Publishing to a topic without subscribers succeeds. While the broker is away a send waits for it as
+        long as for an answer, then it is NotSent. Never retried by the driver where that could duplicate in
+        silence.
         """
 
     async def subscribe(self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]) -> Subscription:

@@ -17,6 +17,7 @@ from unibus.driver import (
     Capabilities,
     Clock,
     Driver,
+    Ordering,
     Outbound,
     Queue,
     Source,
@@ -72,7 +73,7 @@ class Session:
         self._default_store = default_store
         self.envelopes = Envelopes(name, clock)
         self._senders: dict[Address, Sender] = {}
-        self._topics: Sender | None = None
+        self._topic_senders: dict[tuple[Ordering, str | None], Sender] = {}
         self._known: set[Address] = set()
         self._uses = FirstUse(self._known)
         self._stores: dict[int, IdempotencyStore] = {}
@@ -160,7 +161,7 @@ class Session:
         if isinstance(address, Topic):
             topic = self.addresses.topic(address)
             await self._first_use(topic, Topology(create=(topic,)))
-            return self._topic_sender()
+            return self._topic_sender(topic)
         queue = self.addresses.queue(address)
         await self._first_use(queue, Topology(verify=(queue,)))
         return self.sender_for(queue)
@@ -177,11 +178,17 @@ class Session:
             sender = self._senders[address] = Sender(address, self.capabilities.send, self.driver.send, ordered=ordered)
         return sender
 
-    def _topic_sender(self) -> Sender:
-        """One for all topics. Keyed messages keep their order: a group may want it that we do not know of."""
-        if self._topics is None:
-            self._topics = Sender(Topic("topics"), self.capabilities.send, self._publish, ordered=True)
-        return self._topics
+    def _topic_sender(self, topic: Topic) -> Sender:
+        """One for all topics that one call may mix.
+
+        Keyed messages keep their order: a group may want it that we do not know of.
+        """
+        alike = topic.ordering, topic.physical
+        sender = self._topic_senders.get(alike)
+        if sender is None:
+            sender = Sender(topic, self.capabilities.send, self._publish, ordered=True)
+            self._topic_senders[alike] = sender
+        return sender
 
     async def _publish(self, address: Address, messages: Sequence[Outbound]) -> None:
         await self.driver.send(self.addresses.topic(messages[0].topic or ""), messages)
@@ -272,7 +279,7 @@ class Session:
         return sum(sender.unsent for sender in self._all_senders())
 
     def _all_senders(self) -> list[Sender]:
-        return [*self._senders.values(), *([self._topics] if self._topics is not None else [])]
+        return [*self._senders.values(), *self._topic_senders.values()]
 
     async def close(self, until: asyncio.Future[None]) -> None:
         """Flush what is being sent, then disconnect. What is unconfirmed by then is reported."""

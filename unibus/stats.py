@@ -13,9 +13,10 @@ class ConsumerStats:
     retried: failed attempts that will be run again. dead_lettered: confirmed in the dead letters.
     dropped: settled without a record. given_back: returned to the broker unhandled. lost: taken
     away while we held them. settlements_lost: handled, but the broker will deliver them again.
-    send_failures: re-sends or dead letters that failed and are tried again. unmatched: no longer
-    under the group's patterns, acked. suspects: re-sent to be handled alone. gaps: events that say
-    that messages may have been missed. lane_restarts: lanes that ended by themselves.
+    send_failures: re-sends or dead letters that failed and are tried again. unmatched: not under
+    the group's patterns: a dead letter where the broker routes by them exactly, else acked.
+    suspects: re-sent to be handled alone. gaps: events that say that messages may have been missed.
+    lane_restarts: lanes that ended by themselves.
     """
 
     received: int = 0

@@ -41,10 +41,10 @@ class Trouble:
 
     __slots__ = ("failures", "first_failure", "pending", "postponed", "send_failures")
 
-    def __init__(self) -> None:
+    def __init__(self, pending: Exception | None = None) -> None:
         self.failures = 0
         self.first_failure = ""
-        self.pending: Exception | None = None
+        self.pending = pending
         self.postponed = 0
         self.send_failures = 0
 
@@ -76,25 +76,34 @@ class Verdicts:
         return attempt
 
     def without_unmatched(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Ack what no longer falls under the group's patterns. Never a retry: it is ours whatever its topic."""
+        """Less what does not fall under the group's patterns. Never a retry: it is ours whatever its topic.
+
+        Where the broker routes by our patterns exactly, another process of the group has wanted it, or wants it
+        now: it goes to the dead letters. Elsewhere it comes in the normal course of things, and is acked.
+        """
         source = self._consumer.plan.source
         if isinstance(source, Queue):
             return batch
         matched = self._matched
-        kept: list[Delivery] = []
-        unmatched: list[Delivery] = []
+        unmatched: dict[Delivery, None] = {}
         for delivery in batch:
             fits = matched.get(delivery.address)
             if fits is None:
                 if len(matched) > 10_000:
                     matched.clear()
                 fits = matched[delivery.address] = source.matches(delivery.address)
-            ours = fits or names.ATTEMPT in delivery.attributes or names.ALONE in delivery.attributes
-            (kept if ours else unmatched).append(delivery)
-        if unmatched:
-            self._consumer.stats.unmatched += len(unmatched)
-            self._consumer.settler.settle(unmatched, Outcome.ACK)
-        return kept
+            if not (fits or names.ATTEMPT in delivery.attributes or names.ALONE in delivery.attributes):
+                unmatched[delivery] = None
+        if not unmatched:
+            return batch
+        self._consumer.stats.unmatched += len(unmatched)
+        if self._consumer.bus.capabilities.patterns == "native" and self._consumer.plan.dead_letters is not None:
+            for delivery in unmatched:
+                reason = f"{delivery.address!r} does not match {', '.join(source.patterns)} of this process"
+                self.troubles[delivery] = Trouble(Reject(f"Unmatched: {reason}"))
+            return batch
+        self._consumer.settler.settle(list(unmatched), Outcome.ACK)
+        return [delivery for delivery in batch if delivery not in unmatched]
 
     def paused(self) -> float:
         """Seconds for which nothing should be fetched, since dead letters or re-sends keep failing."""

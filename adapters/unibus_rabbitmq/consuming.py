@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from unibus_rabbitmq.faults import told
 from unibus_rabbitmq.frames import METHOD, Reading
 
 TOPICS = "unibus.topics"
+FILL_WAIT = 0.005
+"""Seconds between two looks at whether the broker has pushed all that it may."""
 
 _settle_frame = Struct(">BHIHHQBB").pack
 _ACK, _NACK = 80, 120
@@ -63,6 +66,9 @@ class ConsumeChannel(Reading):
         self._counted = counted
         self._events = events
         self._tag = ""
+        self._queue, self._prefetch = "", 0
+        self._withheld: list[tuple[list[int], Outcome]] | None = None
+        """What is settled while a consumer ends: the broker is told afterwards."""
         self._open: dict[int, Delivery] = {}  # unsettled, in the order of their tags
 
     async def open(self) -> None:
@@ -79,14 +85,39 @@ class ConsumeChannel(Reading):
             await self._channel.basic_qos(prefetch_count=prefetch)
             tag = f"unibus-{uuid.uuid4().hex[:12]}"
             await self._channel.basic_consume(queue, _unused, consumer_tag=tag)
-            self._tag = tag
+            self._tag, self._queue, self._prefetch = tag, queue, prefetch
 
     async def pause(self) -> None:
         """Returns once no more comes. What is unsettled stays ours."""
-        tag, self._tag = self._tag, ""
-        if tag:
-            async with told("ending a consumer"):
-                await self._channel.basic_cancel(tag)
+        self._withheld = []
+        try:
+            await self._fill_up()
+            tag, self._tag = self._tag, ""
+            if tag:
+                async with told("ending a consumer"):
+                    await self._channel.basic_cancel(tag)
+        finally:
+            withheld, self._withheld = self._withheld, None
+            for tags, outcome in withheld if self.alive else ():
+                self._connection.write(b"".join(self._frames(tags, outcome)))
+
+    async def _fill_up(self) -> None:
+        """Settle nothing, and wait until the broker has pushed all that it may, or has no more.
+
+        What a quorum queue is just pushing to a consumer that ends goes back unseen, and counts as delivered: to
+        whoever counts deliveries it would look as if we had died with it.
+        """
+        async with told(f"looking at queue {self._queue!r}"):
+            while self._tag and self.alive and self._unsettled < self._prefetch:
+                found = await self._channel.queue_declare(self._queue, passive=True)
+                if not found.message_count:
+                    return
+                await asyncio.sleep(FILL_WAIT)
+
+    @property
+    def _unsettled(self) -> int:
+        """As the broker sees it."""
+        return len(self._open) + sum(len(tags) for tags, _ in self._withheld or ())
 
     async def succeed(self, queue: str, prefetch: int) -> None:
         """Put another consumer in place of a single active one that has all it may have in hand.
@@ -160,7 +191,10 @@ class ConsumeChannel(Reading):
                 native.settled = True
                 tags.append(native.tag)
         if tags:
-            self._connection.write(b"".join(self._frames(sorted(tags), outcome)))
+            if self._withheld is None:
+                self._connection.write(b"".join(self._frames(sorted(tags), outcome)))
+            else:
+                self._withheld.append((sorted(tags), outcome))
 
     def put_back(self, deliveries: Sequence[Delivery]) -> None:
         """Hand them out again ourselves, in their place.

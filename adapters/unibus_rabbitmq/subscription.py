@@ -338,6 +338,7 @@ class RabbitSubscription(ChannelEvents):
     async def _look(self, channel: ConsumeChannel) -> None:
         try:
             ready, consumers = await self._topology.ready(physical_name(self._source))
+            await self._topology.rebind(self._source)
         except (Exception, asyncio.CancelledError) as error:
             if asked_to_end():
                 raise

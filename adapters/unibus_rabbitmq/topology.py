@@ -97,6 +97,14 @@ class Topology:
         await self.create(source)
         return True
 
+    async def rebind(self, source: Source) -> None:
+        """Of a group of ours: the exchange of topics may have been deleted, and all bindings with it. Nobody tells."""
+        if isinstance(source, TopicSubscription) and source in self._created:
+            self._has_topics = False
+            await self.topics()
+            async with self._channel() as channel:
+                await bind_group(channel, source)
+
     async def ephemeral(self, channel: AbstractChannel, source: TopicSubscription) -> str:
         """A queue that lives as long as its consumer, on that one's channel; its name."""
         await self.topics()

@@ -27,6 +27,7 @@ class RabbitHarness(Harness):
         super().__init__()
         self.broker: Broker = broker(self.server)
         self.url = self.broker.url
+        self.version = self.broker.version
 
     async def vanish(self, driver: Driver) -> None:
         assert isinstance(driver, RabbitDriver)

@@ -25,6 +25,7 @@ async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
         facts = {
             "harness": type(made).__name__,
             "scheme": Url(made.url).scheme,
+            "version": made.version,
             "capabilities": asdict(made.capabilities),
         }
         request.node.user_properties.append(("unibus", facts))

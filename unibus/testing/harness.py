@@ -52,6 +52,8 @@ class Harness:
     """Messages in the cases under load."""
     many: int = 100
     """Queues at once in the case that has many."""
+    version: str = ""
+    """Of the server, for reports."""
     clock: MovableClock | None = None
     connect: Connect | None = None
 

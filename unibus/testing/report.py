@@ -21,7 +21,7 @@ class Report:
         if not isinstance(facts, dict):
             return
         harness = self._harnesses.setdefault(
-            facts["harness"], {"scheme": facts["scheme"], "capabilities": facts["capabilities"], "cases": {}}
+            facts["harness"], {**{name: facts[name] for name in ("scheme", "version", "capabilities")}, "cases": {}}
         )
         case = report.nodeid.rpartition("::")[2]
         if report.skipped:

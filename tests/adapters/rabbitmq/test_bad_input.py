@@ -17,7 +17,8 @@ import pytest
 
 from tests.adapters.rabbitmq.conftest import opened, plain
 from tests.brokers import Broker
-from unibus import Bus
+from unibus import Bus, retry
+from unibus.dead_letters import DeadLetter
 from unibus.driver import Queue, SystemClock, Topology, Url
 from unibus.errors import (
     AccessDenied,
@@ -209,6 +210,41 @@ async def test_no_right_to_declare(newest: Broker, name: Callable[[str], str]) -
             await driver.declare(Topology(create=(Queue(name("new")),)))
         assert CANARY not in str(caught.value)
         await driver.declare(Topology(verify=(Queue(name("there")),)))
+
+
+async def test_a_secret_is_in_no_log_and_no_dead_letter(
+    newest: Broker, name: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a program that runs as that user, and whose handler fails with an error about such a URL."""
+    if not newest.ours:
+        pytest.skip("needs a server whose users it may make")
+    user, queue = name("worker").replace(".", "-"), name("orders")
+    for command in (["add_user", user, CANARY], ["set_permissions", user, ".*", ".*", ".*"]):
+        await asyncio.to_thread(newest.admin, "rabbitmqctl", *command)
+    url = with_login(newest.url, user)
+    bus = Bus(url)
+
+    @bus.consumer(queue)
+    @retry(on=ConnectionError, attempts=1)
+    async def handle(number: int) -> None:
+        async with Bus(with_login(newest.url, "nobody")):
+            pass
+
+    with caplog.at_level(logging.DEBUG):
+        async with bus.consuming():
+            await bus.producer(queue).send(1)
+            async with bus.pull(queue=f"{queue}.dlq", type=bytes) as letters:
+                letter = await letters.next(20)
+                assert letter is not None
+                await letter.ack()
+    record = DeadLetter.from_attributes(letter.message.attributes)
+    assert record is not None
+    assert record.error_type == "unibus.errors.AccessDenied"
+    assert "***@" in record.message
+    assert CANARY not in repr(letter.message.attributes) + repr(letter.message.native.properties) + repr(bus)
+    shown = [logging.Formatter().format(entry) for entry in caplog.records]
+    assert any(user in line for line in shown), "what connects is logged at DEBUG, so that the check can fail"
+    assert not [line for line in shown if CANARY in line]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tests.brokers import Broker
 from unibus import Bus
 from unibus.driver import (
     Blocked,
+    Delivery,
     Disconnected,
     DriverEvent,
     Gap,
@@ -206,6 +207,25 @@ async def test_a_consumer_that_is_silently_gone_is_noticed(
         assert got
         await until(lambda: "Reconnected" in events.kinds)
         assert events.kinds == ["Disconnected", "Reconnected"]
+
+
+async def test_a_group_is_bound_again_when_the_exchange_of_topics_was_deleted(
+    server: Broker, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unibus_rabbitmq.subscription.LOOK_EVERY", 0.3)
+    source, topic = TopicSubscription((name("a.*"),), name("group")), Topic(name("a.b"))
+    async with opened(server.url) as driver, opened(server.url) as other, plain(server.url) as channel:
+        await driver.declare(Topology(create=(source,)))
+        subscription = await driver.subscribe(source, prefetch=10, notify=Events())
+        await other.send(topic, [out("1")])
+        await take(subscription, 1)
+        await channel.exchange_delete("unibus.topics")
+        await until(lambda: sent(lambda: other.send(topic, [out("2")])))  # made anew, and nothing is bound to it
+        got: list[Delivery] = []
+        async with asyncio.timeout(30):
+            while not got:
+                got += await subscription.receive(1, 0.2)
+                await other.send(topic, [out("3")])
 
 
 async def test_an_ephemeral_subscriber_comes_back_and_says_that_it_was_away(

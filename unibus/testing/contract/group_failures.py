@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from unibus import attributes as names
+from unibus.dead_letters import DeadLetter
 from unibus.driver import Outbound, TopicSubscription
 from unibus.message import Message
 from unibus.middleware.backoff import constant
 from unibus.middleware.retry import retry
 from unibus.testing.contract.cases import Cases
 from unibus.testing.contract.failures import Broken, skip_without_delay
-from unibus.testing.contract.ledger import Ledger
+from unibus.testing.contract.ledger import Ledger, drained
 from unibus.testing.contract.needs import DELAY, GROUPS, RELIABLE_TOPICS, needs
 from unibus.testing.harness import Harness
 
@@ -74,4 +75,11 @@ class GroupFailures(Cases):
             await bus.publisher(topic).publish(3)
             await ledger.has([2, 3])
             assert bus.stats()[group].unmatched == 1
+        exact = harness.capabilities.patterns == "native"
+        (letter,) = await drained(harness, alone.dead_letters, 1) if exact else [None]
+        if letter is not None:
+            record = DeadLetter.from_attributes(letter.attributes)
+            assert (letter.data, letter.address) == (b"1", elsewhere)
+            assert record is not None
+            assert record.reason.startswith("Unmatched")
         assert {message.address for message in ledger.messages if message.data == 2} == {elsewhere}
