@@ -80,6 +80,17 @@ def _seconds(time: str) -> int | None:
         return None
 
 
+_NATIVE_NAMES = {flag: name for name, flag in NATIVE.items()}
+_OWN_FIELDS = frozenset({"id", "partitionkey", "unibustopic", "unibusnobody", "specversion"})
+"""Attributes that are no attributes of a delivery, but fields of it or nothing."""
+
+
+@lru_cache(maxsize=4096)
+def _attribute(name: str) -> str | None:
+    """The attribute that a header carries, or None if it is no attribute of ours."""
+    return name[len(PREFIX) :] if name.startswith((PREFIX, _OTHER_PREFIX)) else None
+
+
 class Received:
     """What a message says about itself."""
 
@@ -98,14 +109,18 @@ class Received:
             properties, headers = fields.read(data)
         except (ValueError, IndexError, struct.error):
             properties, headers = {}, {}  # malformed by whoever sent it; the body is handed out all the same
+        attributes = self.attributes
         for name, value in headers.items():
-            self._take_header(name, value)
+            if (ours := _attribute(name)) is None:
+                self._take_header(name, value)
+            elif ours in _OWN_FIELDS:
+                self._take_attribute(ours, value if isinstance(value, str) else _text(value))
+            else:
+                attributes[ours] = value if isinstance(value, str) else _text(value)
         self._take_native(properties)
 
     def _take_header(self, name: str, value: Any) -> None:
-        if name.startswith(PREFIX) or name.startswith(_OTHER_PREFIX):
-            self._take_attribute(name[len(PREFIX) :], _text(value))
-        elif name in ("x-delivery-count", "x-acquired-count"):
+        if name in ("x-delivery-count", "x-acquired-count"):
             # Newer brokers have both, and count there what they do not count here.
             if isinstance(value, int):
                 self.count = max(self.count, value)
@@ -121,13 +136,13 @@ class Received:
             self.topic = value
         elif name == "unibusnobody":
             self.no_body = True
-        elif name != "specversion":
-            self.attributes[name] = value
 
     def _take_native(self, properties: dict[int, Any]) -> None:
-        for name, flag in NATIVE.items():
-            if flag in properties:
-                self.attributes.setdefault(name, properties[flag])
+        attributes = self.attributes
+        for flag, value in properties.items():
+            name = _NATIVE_NAMES.get(flag)
+            if name is not None and name not in attributes:
+                attributes[name] = value
         seconds = properties.get(fields.TIMESTAMP)
         if seconds is not None:
             self.sent_at = float(seconds)

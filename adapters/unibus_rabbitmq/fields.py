@@ -20,7 +20,6 @@ MESSAGE_ID, TIMESTAMP, TYPE, USER_ID, APP_ID = 1 << 7, 1 << 6, 1 << 5, 1 << 4, 1
 MAX_SHORT = 255
 """Bytes of a short string: names of headers, and properties but the headers."""
 
-_SHORT_STRINGS = CONTENT_TYPE | CONTENT_ENCODING | CORRELATION_ID | REPLY_TO | MESSAGE_ID | TYPE | APP_ID
 _flags_at = struct.Struct(">H").unpack_from
 _size_at = struct.Struct(">I").unpack_from
 _size = struct.Struct(">I").pack
@@ -85,23 +84,26 @@ def read(data: bytes) -> tuple[dict[int, Any], dict[str, Any]]:
     at = 2
     properties: dict[int, Any] = {}
     headers: dict[str, Any] = {}
-    flag = CONTENT_TYPE
-    while flag >= APP_ID:
-        if flags & flag:
-            if flag == HEADERS:
-                at = _read_headers(data, at, headers)
-            elif flag == TIMESTAMP:
-                properties[flag] = _time_at(data, at)[0]
-                at += 8
-            elif flag in (DELIVERY_MODE, PRIORITY):
-                properties[flag] = data[at]
-                at += 1
-            else:
-                end = at + 1 + data[at]
-                properties[flag] = data[at + 1 : end].decode("utf-8", "replace")
-                at = end
-        flag >>= 1
+    for flag in _present(flags):
+        if flag == HEADERS:
+            at = _read_headers(data, at, headers)
+        elif flag == TIMESTAMP:
+            properties[flag] = _time_at(data, at)[0]
+            at += 8
+        elif flag in (DELIVERY_MODE, PRIORITY):
+            properties[flag] = data[at]
+            at += 1
+        else:
+            end = at + 1 + data[at]
+            properties[flag] = data[at + 1 : end].decode("utf-8", "replace")
+            at = end
     return properties, headers
+
+
+@lru_cache(maxsize=256)
+def _present(flags: int) -> tuple[int, ...]:
+    """The flags that are set, in the order of their properties; nearly all messages have the same."""
+    return tuple(flag for flag in (1 << bit for bit in range(15, 2, -1)) if flags & flag)
 
 
 def _read_headers(data: bytes, at: int, headers: dict[str, Any]) -> int:
@@ -109,7 +111,7 @@ def _read_headers(data: bytes, at: int, headers: dict[str, Any]) -> int:
     at += 4
     while at < end:
         kind_at = at + 1 + data[at]
-        name = data[at + 1 : kind_at].decode("utf-8", "replace")
+        name = _name(data[at + 1 : kind_at])
         if data[kind_at] == _STRING:
             start = kind_at + 5
             at = start + _size_at(data, kind_at + 1)[0]
@@ -118,3 +120,8 @@ def _read_headers(data: bytes, at: int, headers: dict[str, Any]) -> int:
             consumed, headers[name] = decode.embedded_value(data[kind_at:end])
             at = kind_at + consumed
     return end
+
+
+@lru_cache(maxsize=4096)
+def _name(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
