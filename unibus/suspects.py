@@ -40,6 +40,7 @@ class Suspects:
         counted = consumer.bus.capabilities.delivery_count != "none"
         self._watching = counted and not nowhere_to_go and (plan.ordered or plan.resendable)
         self.single_only = self._watching and plan.ordered
+        self._resending: asyncio.Future[list[None]] | None = None
 
     def any(self, batch: Sequence[Delivery]) -> bool:
         """Whether the batch needs `sort`: nearly never."""
@@ -66,7 +67,8 @@ class Suspects:
             else:
                 marked.append(delivery)
         resent += marked[1:]
-        await asyncio.gather(*[self._consumer.verdicts.resend_alone(delivery) for delivery in resent])
+        if resent:
+            await self._resend(resent)
         if not marked:
             return plain
         self._consumer.give_back(plain)
@@ -81,14 +83,23 @@ class Suspects:
         consumer = self._consumer
         if not self._watching or consumer.plan.ordered:
             return
+        if self._resending is not None:
+            await self._resending
         if isinstance(consumer.subscription, Narrowing):
             await consumer.subscription.hold_at_most(0)
             await consumer.receive_at_once()
+        await consumer.settler.flush()  # what is done with is in hand until the broker has heard
         running = consumer.running()
         marked = [delivery for delivery in consumer.held if names.ALONE in delivery.attributes]
         left = [delivery for delivery in marked if delivery not in running]
         consumer.withdraw(set(left))
-        await asyncio.gather(*[consumer.verdicts.resend_alone(delivery) for delivery in left])
+        await self._resend(left)
+
+    async def _resend(self, deliveries: Sequence[Delivery]) -> None:
+        """In a task of its own: the fetch loop may be stopped meanwhile, and what is sent must still be acked."""
+        resending = asyncio.gather(*[self._consumer.verdicts.resend_alone(delivery) for delivery in deliveries])
+        self._resending = resending
+        await asyncio.shield(resending)
 
     async def _alone(self, delivery: Delivery) -> None:
         """Handle it with nothing else in our hands: give back what has not started, wait for what has."""

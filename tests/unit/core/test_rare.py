@@ -10,10 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 from unibus import Bus, Message, Queue, Reject, constant, dead_letter, registry, retry
+from unibus import attributes as names
 from unibus.driver import (
     Address,
     Clock,
     Delivery,
+    Depth,
     Driver,
     DriverEvent,
     Lost,
@@ -21,10 +23,12 @@ from unibus.driver import (
     Outcome,
     Source,
     Subscription,
+    Topology,
     Url,
 )
 from unibus.errors import ConnectionLost, DriverError, NotSent, SettlementLost
 from unibus.testing import App, MovableClock, app
+from unibus.testing.faults import Faults, Hold
 
 
 class Order(BaseModel):
@@ -563,3 +567,20 @@ async def test_what_was_fetched_when_suspects_cannot_be_sorted_goes_back_and_is_
         await settled(bus, clock)
     await bus.__aexit__(None, None, None)
     assert sorted(runs) == [0, 1, 2]
+
+
+async def test_a_marked_message_that_was_acked_is_not_sent_again_as_the_pull_ends() -> None:
+    """It is in hand until the broker has heard of the ack, which takes its time."""
+    faults, slow, queue = Faults(), Hold(), Queue("orders")
+    bus = Bus("memory://", connect=faults.connect(registry.connect))
+    faults.add("settle", slow)
+    async with bus:
+        await bus.session.driver.declare(Topology(create=(queue, queue.dead_letters)))
+        await bus.session.driver.send(queue, [Outbound(b"1", {names.ALONE: "1"}, {}, None, "marked")])
+        async with bus.pull(queue="orders", type=int) as deliveries:
+            delivery = await deliveries.next()
+            assert delivery is not None
+            await delivery.ack()
+            await slow.reached.wait()
+            asyncio.get_running_loop().call_later(0.05, slow.release)
+        assert await bus.depth(queue) == Depth(ready=0, in_flight=0, delayed=0)
