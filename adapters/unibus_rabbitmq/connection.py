@@ -16,7 +16,7 @@ from yarl import URL
 
 from unibus.errors import AccessDenied, ConnectionLost, DestinationNotFound, UnibusError
 from unibus_rabbitmq.faults import asked_to_end, told, translated
-from unibus_rabbitmq.frames import Control, FrameReader, Reading
+from unibus_rabbitmq.frames import CLOSE_OK, Control, FrameReader, Reading
 from unibus_rabbitmq.options import Endpoint
 
 logger = logging.getLogger("unibus.rabbitmq")
@@ -68,7 +68,7 @@ class Connection:
         self._endpoint = endpoint
         self._purpose = purpose
         self._on_lost = on_lost
-        self._control = Control(on_blocked)
+        self._control = Control(on_blocked, self._agree_to_close)
         self._loop = asyncio.get_running_loop()
         self._reader = FrameReader(self._control, self._loop)
         self._transport: asyncio.Transport
@@ -228,8 +228,9 @@ class Connection:
             self._reader.readings.pop(channel.number, None)
 
     def write(self, data: bytes) -> None:
-        """Whole frames; they leave in the order of the calls."""
-        self._transport.write(data)
+        """Whole frames; they leave in the order of the calls. Once the broker has ended it they go nowhere."""
+        if self._control.close is None:
+            self._transport.write(data)
 
     # --- the end ------------------------------------------------------------------------------------
 
@@ -255,6 +256,11 @@ class Connection:
             logger.debug("%s", error)
         finally:
             self.abort("closed")
+
+    def _agree_to_close(self) -> None:
+        """The broker has ended it, and reads no more but this."""
+        self._transport.write(CLOSE_OK)
+        self._transport.close()
 
     def _ended(self) -> None:
         if not self.alive:

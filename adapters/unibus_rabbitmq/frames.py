@@ -27,7 +27,7 @@ _CHANNEL_CLOSE = 20 << 16 | 40
 _CONNECTION_CLOSE, _BLOCKED, _UNBLOCKED = 10 << 16 | 50, 10 << 16 | 60, 10 << 16 | 61
 
 _HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
-_CLOSE_OK = b"\x01\x00\x00\x00\x00\x00\x04\x00\x0a\x00\x33\xce"
+CLOSE_OK = b"\x01\x00\x00\x00\x00\x00\x04\x00\x0a\x00\x33\xce"
 _ALIVE_EVERY = 1.0
 """Seconds after which the library hears a heartbeat, if all that came was taken out of its sight."""
 
@@ -126,11 +126,15 @@ class Reading:
 
 
 class Control(Reading):
-    """Channel 0: looks on, and leaves everything to the library."""
+    """Channel 0: looks on, and leaves everything to the library but the end, which that would log as an error.
 
-    def __init__(self, on_blocked: Callable[[str | None], None]) -> None:
+    on_close: called when the broker wants to end the connection; it waits for `CLOSE_OK`.
+    """
+
+    def __init__(self, on_blocked: Callable[[str | None], None], on_close: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._on_blocked = on_blocked
+        self._on_close = on_close
         self.close: tuple[int, str] | None = None
         """Why the broker ended the connection: its code and its words."""
 
@@ -141,6 +145,8 @@ class Control(Reading):
             self._on_blocked(None)
         elif method == _CONNECTION_CLOSE:
             self.close = (_short(data, at)[0], short_text(data, at + 2)[0])
+            self._on_close()
+            return True
         return False
 
 
@@ -188,7 +194,7 @@ class FrameReader(asyncio.StreamReader):
     def end(self) -> None:
         """The connection is gone: the library hears of a proper close, which it does not log as an error."""
         if not self.at_eof():
-            super().feed_data(_CLOSE_OK)
+            super().feed_data(CLOSE_OK)
 
     def _begins_well(self, data: bytes) -> bool:
         if data[:1] == b"\x01":

@@ -1,0 +1,72 @@
+"""Consumers are killed with handlers at work, and replaced."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from tests.faults.books import Books
+from tests.faults.run import SHARE, Run
+from tests.faults.sqlite_store import made
+
+KILLS = 10
+LASTS = 30.0
+"""Seconds that all messages keep the consumers busy."""
+
+
+async def killed_mid_handler(run: Run) -> None:
+    """What a killed process had in hand is soon with another."""
+    async with run.of(f"consumer kill -9 x{KILLS}"):
+        await run.publish()
+        await run.until_share("confirmed")
+        await run.consume(work=run.work(LASTS))
+        for _ in range(KILLS):
+            await kill_one(run)
+        books = await run.finished()
+        run.judge(books, duplicates=KILLS * SHARE, recovery=run.bounds.redelivery, also=enough(run))
+
+
+async def killed_with_effects(run: Run) -> None:
+    """With a store that all consumers share, an effect is repeated at most where a handler ran."""
+    async with run.of(f"consumer kill -9 x{KILLS}, idempotent"):
+        store = await made(run.folder)
+        await run.publish()
+        await run.until_share("confirmed")
+        await run.consume(work=run.work(LASTS), store=store)
+        for _ in range(KILLS):
+            await kill_one(run)
+        # A message that waits for the claim of a dead process is redelivered, but begun only later.
+        books = await run.finished()
+        extra = KILLS * SHARE
+        run.judge(books, duplicates=extra, extra_effects=extra, recovery=LASTS, also=enough(run))
+
+
+def enough(run: Run) -> list[str]:
+    """Whether there was something to show."""
+    return [] if len(run.recoveries) >= KILLS // 2 else [f"only {len(run.recoveries)} kills hit a first run"]
+
+
+async def kill_one(run: Run) -> None:
+    """Kill one of the consumers in the middle of its handlers, and put another in its place."""
+    victim = run.chances.choice([worker for worker in run.consumers if not worker.killed])
+
+    def in_hand() -> set[str]:
+        return Books(run.reading.entries).running(victim.pid, time.monotonic())
+
+    await run.until(lambda: bool(in_hand()), "the next victim is at work")
+    await victim.kill()
+    died = time.monotonic()
+    run.reading.catch_up()
+    orphans = in_hand()
+
+    # What was redelivered before may by now be a suspect, and has to wait.
+    runs = Counter(entry.id for entry in run.of_kind("begun"))
+    fresh = {one for one in orphans if runs[one] == 1}
+
+    def again() -> float:
+        return next((entry.at for entry in run.of_kind("begun") if entry.at > died and entry.id in fresh), 0.0)
+
+    if fresh:
+        await run.until(lambda: again() > 0, "what the killed process had in hand is begun again")
+        run.recoveries.append(again() - died)
+    await run.replace()
