@@ -158,6 +158,8 @@ class Capabilities:
         parked: a third of the time after which the broker takes it away. None is no limit. What could not
         be begun within it is given back.
     delivery_count: whether `Delivery.deliveries` is there.
+    ordered_delivery_count: the same on addresses that are ordered by key. There it must leave out what was
+        prefetched behind another and not begun, or be bounded by `Narrowing` without harm to the order.
     nack_delay: whether a NACK may carry a delay.
     patterns: native, the broker routes by a group's patterns exactly; emulated, more may come, and the core
         sorts it out.
@@ -178,6 +180,7 @@ class Capabilities:
     delay: Delay = field(default_factory=Delay)
     nack_delay: Support = "none"
     delivery_count: Support = "none"
+    ordered_delivery_count: Support = "none"
     lease: float | None = None
     hold: float | None = None
     priority: Support = "none"
@@ -309,7 +312,8 @@ class Narrowing(Protocol):
         """From now on, or once what is held allows it, let the broker push no more than so many unsettled ones.
 
         What is here already is still received. Until it is called the bound is that of `subscribe`, or, on
-        a source that is ordered by key, one: there it may be that it can be raised only.
+        a source that is ordered by key and counted, one. A source that would lose its order by it gives back all
+        that it holds instead, in order, as soon as nobody has anything in hand, and keeps its bound.
         """
 
 

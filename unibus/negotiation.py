@@ -74,7 +74,7 @@ def of_consumer(plan: Plan) -> Iterator[Requirement]:
     yield from _of_retry(subject, plan)
     if plan.timeout is not None:
         yield Requirement(subject, f"a timeout of {plan.timeout:g} s", lambda c: _held(c, plan.timeout or 0.0))
-    yield Requirement(subject, "a guard against crashes", _crash_guard, required=False)
+    yield Requirement(subject, "a guard against crashes", lambda c: _crash_guard(c, plan.ordered), required=False)
 
 
 def _of_retry(subject: str, plan: Plan) -> Iterator[Requirement]:
@@ -137,7 +137,8 @@ def _held(capabilities: Capabilities, seconds: float) -> Judgement:
     return "native", ""
 
 
-def _crash_guard(capabilities: Capabilities) -> Judgement:
-    if capabilities.delivery_count == "none":
+def _crash_guard(capabilities: Capabilities, ordered: bool) -> Judgement:
+    counted = capabilities.ordered_delivery_count if ordered else capabilities.delivery_count
+    if counted == "none":
         return "none", "the broker counts no deliveries: a message that kills its process comes back each time"
-    return capabilities.delivery_count, ""
+    return counted, ""

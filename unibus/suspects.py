@@ -37,7 +37,8 @@ class Suspects:
         plan = consumer.plan
         # A consumer of dead letters gives back what it cannot handle, so there a count says nothing.
         nowhere_to_go = isinstance(plan.source, Queue) and plan.source.is_dead_letters and plan.dead_letters is None
-        counted = consumer.bus.capabilities.delivery_count != "none"
+        capabilities = consumer.bus.capabilities
+        counted = (capabilities.ordered_delivery_count if plan.ordered else capabilities.delivery_count) != "none"
         self._watching = counted and not nowhere_to_go and (plan.ordered or plan.resendable)
         self.single_only = self._watching and plan.ordered
         self._resending: asyncio.Future[list[None]] | None = None

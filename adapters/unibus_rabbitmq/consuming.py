@@ -119,20 +119,6 @@ class ConsumeChannel(Reading):
         """As the broker sees it."""
         return len(self._open) + sum(len(tags) for tags, _ in self._withheld or ())
 
-    async def succeed(self, queue: str, prefetch: int) -> None:
-        """Put another consumer in place of a single active one that has all it may have in hand.
-
-        That one must not go first: another process would become active beside what is in hand. And it may
-        have no room left: what the broker is about to push to a consumer as it ends stays with it, unseen.
-        """
-        before = self._tag
-        async with told(f"consuming from {queue!r}"):
-            await self._channel.basic_qos(prefetch_count=prefetch)
-            tag = f"unibus-{uuid.uuid4().hex[:12]}"
-            await self._channel.basic_consume(queue, _unused, consumer_tag=tag, arguments={"x-priority": 1})
-            self._tag = tag
-            await self._channel.basic_cancel(before)
-
     async def close(self) -> None:
         """What is unsettled goes back to the queue, after what was settled before."""
         self.alive = False
@@ -142,6 +128,11 @@ class ConsumeChannel(Reading):
     def held(self) -> int:
         """Unsettled ones, ready or handed out."""
         return len(self._open)
+
+    @property
+    def handed_out(self) -> int:
+        """Unsettled ones that somebody has in hand."""
+        return len(self._open) - sum(delivery.token.channel is self for delivery in self._ready)
 
     def withdraw(self) -> list[Delivery]:
         """The channel is gone: take what came by it out of `ready`; returns what was handed out and is unsettled."""
@@ -159,6 +150,8 @@ class ConsumeChannel(Reading):
     def delivered(
         self, tag: int, redelivered: bool, exchange: str, routing_key: str, properties: bytes, body: bytes
     ) -> None:
+        if not self.alive:
+            return  # it goes back with the channel, which is ending
         said = Received(properties)
         native = Native(self, tag, redelivered, exchange, routing_key, properties)
         address = said.topic or (routing_key if exchange == TOPICS else self._name)

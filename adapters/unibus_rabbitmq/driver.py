@@ -121,7 +121,7 @@ class RabbitDriver:
         self._live()
         link = self._consuming
         assert link is not None
-        counted = self._features.counts(ordered=source.ordering == "key")
+        counted = self._features.counts and source.ordering != "key"
         subscription = RabbitSubscription(
             source, prefetch, notify, link=link, topology=self._topology, counted=counted, clock=self._clock
         )

@@ -30,13 +30,14 @@ class Features:
     max_body: int
     timeout: float
 
-    def counts(self, *, ordered: bool) -> bool:
-        """Whether the broker's count of deliveries says something about a message.
+    @property
+    def counts(self) -> bool:
+        """Whether the broker counts deliveries.
 
-        In order it does only if one at a time can be pushed after a crash, and many later on: before 4.0 a
-        process has no means to put another consumer in place of its single active one.
+        What it tells of an ordered queue says nothing: a crash counts for all that was pushed, and to be pushed
+        one at a time would cost the order, see `RabbitSubscription.hold_at_most`.
         """
-        return self.queue_type == "quorum" and (not ordered or self.version >= (4,))
+        return self.queue_type == "quorum"
 
 
 def features(version: tuple[int, ...], options: Options) -> Features:
@@ -76,7 +77,7 @@ def capabilities(known: Features) -> Capabilities:
         ephemeral="native",
         patterns="native",
         delay=Delay("emulated", ladder.LONGEST, ladder.PRECISION) if known.delays else Delay("none"),
-        delivery_count="native" if known.counts(ordered=False) else "none",
+        delivery_count="native" if known.counts else "none",
         # What is delivered may wait for a third of the time before it is begun, and be handled for another.
         hold=known.timeout / 3,
         max_body=known.max_body,

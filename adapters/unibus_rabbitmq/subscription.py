@@ -52,9 +52,10 @@ class RabbitSubscription(ChannelEvents):
         self._topology = topology
         self._ephemeral = isinstance(source, TopicSubscription) and source.group is None
         self._counted = counted and not self._ephemeral
-        # Of an ordered source one, since a crash counts for all that was pushed: until we are told otherwise.
-        self._limit = 1 if source.ordering == "key" and self._counted else prefetch
+        self._ordered = source.ordering == "key"
+        self._limit = prefetch
         self._pushed_at_most = 0
+        self._renewing = False
         self._clock = clock
         self._ready: deque[Delivery] = deque()
         self._channel: ConsumeChannel | None = None
@@ -91,8 +92,8 @@ class RabbitSubscription(ChannelEvents):
         self._check_live()
         until = self._clock.monotonic() + max_wait
         ready = self._ready
-        while not ready and self._ended is None:
-            if self._may_widen():
+        while (not ready or self._renewing) and self._ended is None:
+            if self._may_change():
                 await self._change()
             elif (left := until - self._clock.monotonic()) > 0:
                 await self._wait(left)
@@ -101,18 +102,23 @@ class RabbitSubscription(ChannelEvents):
         if isinstance(self._ended, ConnectionLost):
             raise ConnectionLost(*self._ended.args)
         # Nothing is awaited from here on, so that a cancellation loses nothing.
-        if not ready:
+        if not ready or self._renewing:
             self._look_if_due()
             return []
         self._looked_at = self._clock.monotonic()
         return [ready.popleft() for _ in range(min(max_messages, len(ready)))]
 
     async def hold_at_most(self, deliveries: int) -> None:
-        """Implements Narrowing."""
-        if self._source.ordering == "key" and deliveries < self._limit:
-            return  # giving back a part of what was pushed would put it behind the rest
-        self._limit = deliveries
-        if self._may_widen() or self._limit < self._pushed_at_most:
+        """Implements Narrowing.
+
+        What a quorum queue gets back goes behind what it got back before. So of an ordered source a consumer must
+        always be pushed as many as the last one: else some of what that one gave back stays in front.
+        """
+        if not self._ordered:
+            self._limit = deliveries
+        elif deliveries < self._limit and self._channel is not None and self._channel.held:
+            self._renewing = True
+        if self._may_change():
             await self._change()
 
     async def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, *, delay: float = 0.0) -> None:
@@ -129,11 +135,11 @@ class RabbitSubscription(ChannelEvents):
             elif not native.settled:
                 lost += 1
         for channel, share in ours.items():
-            if outcome is Outcome.NACK and self._source.ordering == "key":
+            if outcome is Outcome.NACK and self._ordered:
                 channel.put_back(share)
             else:
                 channel.settle(share, outcome)
-        if self._limit != self._pushed_at_most:
+        if self._renewing or self._limit != self._pushed_at_most:
             self.arrived()  # a receive that waits may change the limit now
         if lost:
             raise SettlementLost(
@@ -233,12 +239,14 @@ class RabbitSubscription(ChannelEvents):
 
     # --- the limit ----------------------------------------------------------------------------------
 
-    def _may_widen(self) -> bool:
-        """Whether a consumer with the new limit may begin: the broker counts only what it has pushed to that one."""
+    def _may_change(self) -> bool:
+        """Whether another consumer may begin: the broker counts only what it has pushed to that one."""
         channel = self._channel
-        if channel is None or not channel.alive or self._limit == self._pushed_at_most:
+        if channel is None or not channel.alive:
             return False
-        return channel.held < self._limit
+        if self._renewing:
+            return not channel.handed_out
+        return self._limit < self._pushed_at_most or self._limit > max(self._pushed_at_most, channel.held)
 
     async def _change(self) -> None:
         """In a task of its own: cut off, the client library would close the channel, and all in hand would be lost."""
@@ -252,20 +260,29 @@ class RabbitSubscription(ChannelEvents):
         if channel is None:
             return
         try:
-            if self._source.ordering == "key":
-                await channel.succeed(self._queue, limit)
-                self._pushed_at_most = limit
+            if self._renewing:
+                await self._renew(channel)
                 return
             self._pushed_at_most = 0
             await channel.pause()
-            if self._may_widen():
+            if self._may_change():
                 await channel.consume(self._queue, limit)
                 self._pushed_at_most = limit
         except (Exception, asyncio.CancelledError) as error:
             if asked_to_end():
                 raise
             channel.alive = False
-            self.channel_ended(channel, f"the consumer could not be changed: {error}")
+            reason = f"the consumer could not be changed: {error}"
+            if self._channel is None:
+                self._break(reason)
+            self.channel_ended(channel, reason)
+
+    async def _renew(self, channel: ConsumeChannel) -> None:
+        """Give back all in order, by ending the channel, and begin afresh: the broker's time runs anew."""
+        self._channel = None
+        channel.withdraw()
+        await channel.close()
+        await self._attach()
 
     # --- restoring ----------------------------------------------------------------------------------
 
@@ -306,6 +323,7 @@ class RabbitSubscription(ChannelEvents):
         channel = ConsumeChannel(connection, self._source.name, self._counted, self._ready, self)
         await channel.open()
         self._channel = channel
+        self._renewing = False
         try:
             self._queue = await self._queue_of(channel)
             limit = self._limit
@@ -345,7 +363,7 @@ class RabbitSubscription(ChannelEvents):
             logger.debug("%s: cannot look after the consumer: %r", self._source, error)
             return
         # With a single active consumer others may have what is ready.
-        passed_by = ready > 0 and self._source.ordering == "none" and not channel.held and self._limit > 0
+        passed_by = ready > 0 and not self._ordered and not channel.held and self._limit > 0
         if channel is self._channel and (not consumers or passed_by):
             logger.debug("%s: the broker has %d consumers and %d ready messages", self._source, consumers, ready)
             channel.alive = False

@@ -29,6 +29,7 @@ def capabilities(options: Options) -> Capabilities:
         ephemeral="emulated",
         patterns="emulated",
         delivery_count="native",
+        ordered_delivery_count="native",
         lease=options.lease,
         max_body=options.max_body,
         send=BATCH,

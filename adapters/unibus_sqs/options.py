@@ -37,6 +37,7 @@ def capabilities(options: Options) -> Capabilities:
         delay=Delay("native", 900.0, 1.5),
         nack_delay="native",
         delivery_count="native",
+        ordered_delivery_count="native",
         lease=float(options.lease),
         hold=MAX_HOLD - 600,
         max_body=(MAX_BYTES - 65_536) * 3 // 4,

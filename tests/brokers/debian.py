@@ -16,7 +16,7 @@ from tests.brokers import apt
 from tests.brokers.client import connect
 from tests.brokers.errors import BrokerUnavailable
 from tests.brokers.lease import Lease
-from tests.brokers.places import CACHE
+from tests.brokers.places import CACHE, exclusive
 
 RELEASE: Final = 1
 """Of the way bases are made: raise it to have all of them made anew."""
@@ -24,20 +24,21 @@ log = logging.getLogger(__name__)
 
 
 def base(release: str, lease: Lease) -> str:
-    """The name of a minimal image; call under the lock `build`."""
+    """The name of a minimal image that is there now."""
     name = f"unibus-test-debian:{release}-{RELEASE}"
-    try:
-        lease.docker.images.get(name)
-    except ImageNotFound:
-        began = time.monotonic()
-        log.info("making a base of Debian %s", release)
-        _make(release, name, lease)
-        log.info("made a base of Debian %s in %.0f s", release, time.monotonic() - began)
+    with exclusive(f"debian-{release}"):
+        try:
+            lease.docker.images.get(name)
+        except ImageNotFound:
+            began = time.monotonic()
+            log.info("making a base of Debian %s", release)
+            _make(release, name, lease)
+            log.info("made a base of Debian %s in %.0f s", release, time.monotonic() - began)
     return name
 
 
 def _make(release: str, name: str, lease: Lease) -> None:
-    folder = CACHE / "debootstrap"
+    folder = CACHE / "debootstrap" / release
     _remove(folder)
     folder.mkdir(parents=True)
     try:

@@ -39,7 +39,7 @@ def image(spec: Spec, lease: Lease) -> str:
     for name in (spec.image, built):
         if _present(name, lease.docker):
             return name
-    with _time_of_tests_stands_still(), exclusive("build"):
+    with _time_of_tests_stands_still(), exclusive(built.replace(":", "-")):
         if _pulled(spec.image, lease.engine.url):
             return spec.image
         if not _present(built, lease.docker):

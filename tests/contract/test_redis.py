@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from tests.contract.tried import Tried
 from unibus.driver import Driver
-from unibus.testing import contract
 from unibus.testing.harness import Harness
 from unibus_redis.driver import RedisDriver
 
@@ -31,7 +31,7 @@ class RedisHarness(Harness):
         await driver.vanish()
 
 
-class TestRedis(contract.Suite):
+class TestRedis(Tried):
     harness_type = RedisHarness
 
 
@@ -40,5 +40,5 @@ class PubSubHarness(RedisHarness):
         self.url = f"redis+pubsub://{server()}?lease=1.5"
 
 
-class TestPubSub(contract.Suite):
+class TestPubSub(Tried):
     harness_type = PubSubHarness

@@ -39,6 +39,7 @@ def capability_rows(capabilities: Capabilities) -> list[Row]:
         Row("delayed messages", c.delay.support, _delay(c), ("delay",)),
         able("delayed give-back", "nack_delay", "what is given back may come again later"),
         able("delivery count", "delivery_count", "the broker counts how often it delivered"),
+        able("delivery count, ordered by key", "ordered_delivery_count", "the same for addresses in order"),
         able("priority", "priority", "what is more urgent goes first"),
         able("browse", "browse", "look at a queue without touching it"),
         able("its own dead letters", "native_dead_letter", "the broker's policy, beside ours"),

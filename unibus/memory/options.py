@@ -98,6 +98,7 @@ def capabilities(options: Options) -> Capabilities:
         delay=Delay(on_top, options.delay_max, 0.0) if options.delay == "on" else Delay("none"),
         nack_delay=on_top if options.nack_delay == "on" and holds else "none",
         delivery_count="none" if log else _native(options.count),
+        ordered_delivery_count="none" if log else _native(options.count),
         lease=options.lease if options.lease and holds and not log else None,
         hold=options.hold / 3 if options.hold and holds and not log else None,
         browse="native",

@@ -1,4 +1,4 @@
-"""The README's program and the main job, with nothing but the URL changed."""
+"""The README's program, the examples and the main job, with nothing but the URL changed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from tests.brokers import Broker
 from tests.examples.commands import python
+from tests.examples.test_one_idea import ON_OTHER_BROKERS, assert_says
 from tests.unit.test_readme import examples
 
 
@@ -22,6 +23,11 @@ def test_the_program_of_the_readme_prints_the_same(server: Broker, tmp_path: Pat
     )
     assert done.stderr == ""
     assert done.stdout == output
+
+
+@pytest.mark.parametrize("example", [*ON_OTHER_BROKERS, "ordering"])
+def test_an_example_runs_with_nothing_but_its_url_changed(newest: Broker, example: str) -> None:
+    assert_says(example, "--url", newest.url, essential=[])
 
 
 @pytest.mark.timeout(300)

@@ -26,6 +26,7 @@ def test_defaults_of_the_queue_model() -> None:
         delay=Delay("native", None, 0.0),
         nack_delay="native",
         delivery_count="native",
+        ordered_delivery_count="native",
         lease=30.0,
         browse="native",
         send=limits,
