@@ -39,8 +39,6 @@ class MemoryHarness(Harness):
 
 
 class MemoryQueueHarness(MemoryHarness):
-    options = "max_body=262144"
-
     async def lose(self, bus: Bus) -> None:
         for subscription in _subscriptions(bus):
             assert isinstance(subscription, QueueSubscription)

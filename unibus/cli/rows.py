@@ -58,9 +58,10 @@ def capability_rows(capabilities: Capabilities) -> list[Row]:
 
 
 def duration(seconds: float) -> str:
+    """Never more than it is; of ten days or hours and more in whole ones."""
     for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "min")):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g} {unit}"
+        if seconds >= size and (seconds % size == 0 or (seconds >= 10 * size and size >= _HOUR)):
+            return f"{seconds // size:g} {unit}"
     return f"{seconds:g} s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:g} ms"
 
 

@@ -60,6 +60,7 @@ def test_limits_in_words() -> None:
         (120.0, "2 min"),
         (3600.0, "1 h"),
         (604800.0, "7 d"),
+        (104857.5, "29 h"),
     ],
 )
 def test_durations(seconds: float, text: str) -> None:

@@ -85,7 +85,7 @@ class Losing(Cases):
         faults, name, running, go_on = Faults(), harness.name("orders"), list[int](), asyncio.Event()
         bus = harness.bus(faults=faults)
 
-        @bus.consumer(name, concurrency=2, prefetch=10)
+        @bus.consumer(name, concurrency=2, prefetch=20)
         @again_at_once
         async def handle(number: int) -> None:
             running.append(number)
