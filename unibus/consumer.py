@@ -276,6 +276,7 @@ class Consumer:
     def _lose(self, deliveries: Sequence[Delivery]) -> None:
         gone = {delivery for delivery in deliveries if delivery in self.held}
         self.stats.lost += len(gone)
+        self.suspects.lost(gone)
         for lane in self.lanes:
             if lane.reason is None and any(delivery in gone for delivery in lane.held):
                 lane.cancel("lost")

@@ -12,7 +12,7 @@ one at a time for as long as they are suspects; each crash then counts for the h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from unibus import attributes as names
@@ -27,6 +27,8 @@ SUSPECT_AT = 3
 """Deliveries that make a suspect; of a marked message, a conviction."""
 CONVICT_IN_PLACE_AT = 6
 """Deliveries that convict on an ordered address: three beside others, three alone."""
+REMEMBERED = 1000
+"""Messages that were taken from us, at most."""
 
 
 class Suspects:
@@ -42,6 +44,8 @@ class Suspects:
         self._watching = counted and not nowhere_to_go and (plan.ordered or plan.resendable)
         self.single_only = self._watching and plan.ordered
         self._resending: asyncio.Future[list[None]] | None = None
+        self._innocent: dict[str, None] = {}
+        """Ids of messages that were taken from us while we had them in hand: we live, so they do not kill."""
 
     def any(self, batch: Sequence[Delivery]) -> bool:
         """Whether the batch needs `sort`: nearly never."""
@@ -61,7 +65,7 @@ class Suspects:
         marked = []
         resent = []
         for delivery in odd:
-            if names.ALONE not in delivery.attributes:
+            if names.ALONE not in delivery.attributes or self._acquits(delivery):
                 resent.append(delivery)
             elif (delivery.deliveries or 0) >= SUSPECT_AT:
                 await self._convict(delivery)
@@ -75,6 +79,19 @@ class Suspects:
         self._consumer.give_back(plain)
         await self._alone(marked[0])
         return []
+
+    def lost(self, deliveries: Iterable[Delivery]) -> None:
+        """The broker counts a lost connection like a death; we know better."""
+        if self._watching:
+            self._innocent.update(dict.fromkeys(delivery.message_id for delivery in deliveries if _odd(delivery)))
+            while len(self._innocent) > REMEMBERED:
+                del self._innocent[next(iter(self._innocent))]
+
+    def _acquits(self, delivery: Delivery) -> bool:
+        """Once: it is re-sent then, and its count starts again."""
+        was_ours = delivery.message_id in self._innocent
+        self._innocent.pop(delivery.message_id, None)
+        return was_ours
 
     async def rescue(self) -> None:
         """At shutdown: what is marked and was not begun goes back by being re-sent, so that its count starts again.
@@ -129,7 +146,7 @@ class Suspects:
         if not (alone and suspect):
             return batch
         (delivery,) = batch
-        if (delivery.deliveries or 0) >= CONVICT_IN_PLACE_AT:
+        if (delivery.deliveries or 0) >= CONVICT_IN_PLACE_AT and delivery.message_id not in self._innocent:
             await self._convict(delivery)
             return []
         return batch

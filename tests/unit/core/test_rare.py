@@ -27,6 +27,9 @@ from unibus.driver import (
     Url,
 )
 from unibus.errors import ConnectionLost, DriverError, NotSent, SettlementLost
+from unibus.memory import MemoryDriver
+from unibus.memory.alarm import NEVER
+from unibus.memory.queue_subscription import QueueSubscription
 from unibus.testing import App, MovableClock, app
 from unibus.testing.faults import Faults, Hold
 
@@ -584,3 +587,31 @@ async def test_a_marked_message_that_was_acked_is_not_sent_again_as_the_pull_end
             await slow.reached.wait()
             asyncio.get_running_loop().call_later(0.05, slow.release)
         assert await bus.depth(queue) == Depth(ready=0, in_flight=0, delayed=0)
+
+
+async def test_a_suspect_that_is_taken_away_while_we_live_is_no_killer() -> None:
+    """Lost twice in hand, with the connection say, it comes for the third time: the count alone would convict it."""
+    runs, bus = list[int](), Bus("memory://")
+    queue = Queue("orders")
+
+    @bus.consumer(queue)
+    async def handle(number: int, message: Message[int]) -> None:
+        runs.append(message.delivery.deliveries or 0)
+        if len(runs) <= 2:
+            await asyncio.Event().wait()
+
+    async with bus.consuming():
+        driver = bus.session.driver
+        assert isinstance(driver, MemoryDriver)
+        await driver.send(queue, [Outbound(b"1", {names.ALONE: "1"}, {}, None, "marked")])
+        for number in (1, 2):
+            while len(runs) < number:
+                await asyncio.sleep(0.001)
+            for subscription in list(driver._subscriptions):
+                assert isinstance(subscription, QueueSubscription)
+                subscription.expire(NEVER)
+        while len(runs) < 3:
+            await asyncio.sleep(0.001)
+        stats = bus.stats()["orders"]
+        assert (stats.dead_lettered, stats.suspects, stats.lost) == (0, 2, 2)
+    assert runs == [1, 1, 1], "re-sent, so that its count starts again"
