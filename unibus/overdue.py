@@ -37,7 +37,7 @@ class Overdue:
 
     def _look(self) -> None:
         self._seen = {delivery: self._seen.get(delivery, 0) + 1 for delivery in self._consumer.held}
-        if late := self._late():
+        if late := self._consumer.withdraw(self._late()):
             name = f"unibus overdue {self._consumer.plan.name}"
             self._task = asyncio.get_running_loop().create_task(self._return(late), name=name)
         self._timer = self._clock.call_later(self._every, self._look)
@@ -53,10 +53,15 @@ class Overdue:
             late |= {d for d in self._consumer.held if d.key in keys and not begun(d)} - self._consumer.running()
         return late
 
-    async def _return(self, late: set[Delivery]) -> None:
+    async def _return(self, late: list[Delivery]) -> None:
         """Hold no more than could be begun, first: else the same ones would come, and go back, again and again."""
         consumer = self._consumer
         consumer.prefetch = max(consumer.plan.concurrency, consumer.prefetch - len(late), 1)
+        logger.warning(
+            "%s gives back %d messages that it could not begin in time, and holds %d at most from now on; "
+            "handlers are slow for its prefetch of %d",
+            consumer.plan.name, len(late), consumer.prefetch, consumer.plan.prefetch,
+        )  # fmt: skip
         try:
             if isinstance(consumer.subscription, Narrowing) and not consumer.suspects.single_only:
                 await consumer.subscription.hold_at_most(consumer.prefetch)
@@ -64,12 +69,4 @@ class Overdue:
             if asked_to_end():
                 raise
             logger.debug("%s: its prefetch could not be changed: %r", consumer.plan.name, error)
-        gone = consumer.withdraw({delivery for delivery in late if delivery in consumer.held})
-        if not gone:
-            return
-        logger.warning(
-            "%s gives back %d messages that it could not begin in time, and holds %d at most from now on; "
-            "handlers are slow for its prefetch of %d",
-            consumer.plan.name, len(gone), consumer.prefetch, consumer.plan.prefetch,
-        )  # fmt: skip
-        consumer.give_back(gone)
+        consumer.give_back([delivery for delivery in late if delivery in consumer.held])
