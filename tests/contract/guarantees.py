@@ -10,6 +10,7 @@ REPORT is what `pytest --unibus-report REPORT tests/contract/…` has written.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -69,21 +70,35 @@ def _shown(cell: Row) -> str:
     return f"emulated: {cell.detail}" if cell.support == "emulated" else cell.detail
 
 
-def main(what: str, report: str) -> int:
+def same(shown: str, found: str) -> bool:
+    """But for the versions of servers: which one there is depends on the machine."""
+    titles = [re.escape(title).replace(re.escape("{version}"), r"[\d.]+") for title in COLUMNS.values()]
+    head = re.compile(r"\| \| " + r" \| ".join(titles) + r" \|\n")
+    return head.sub("", shown, count=1) == head.sub("", found, count=1)
+
+
+def incomplete(report: dict[str, Any]) -> bool:
+    """Whether a case could not be tried, since the server is not the run's own."""
+    cases = (case for found in report.values() for case in found["cases"].values())
+    return any(case.get("reason", "").startswith("needs a server") for case in cases)
+
+
+def main(what: str, path: str) -> int:
     text = README.read_text(encoding="utf-8")
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    report = json.loads(Path(path).read_text(encoding="utf-8"))
     try:
-        found = table(json.loads(Path(report).read_text(encoding="utf-8")))
+        found = table(report)
     except Unproved as error:
         print(f"no table: {error}", file=sys.stderr)
         return 1
     if what == "write":
         README.write_text(text[:begin] + found + text[end:], encoding="utf-8")
-    elif text[begin:end] != found:
-        print(
-            f"README.md does not say what the run found; python -m tests.contract.guarantees write {report}\n\n{found}",
-            file=sys.stderr,
-        )
+    elif incomplete(report):
+        print("the README's table is not checked: a server was not this run's own, so that some cases were not tried")
+    elif not same(text[begin:end], found):
+        print("README.md does not say what the run found:\n", found, sep="\n", file=sys.stderr)
+        print(f"python -m tests.contract.guarantees write {path}", file=sys.stderr)
         return 1
     return 0
 

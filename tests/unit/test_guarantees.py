@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.guarantees import COLUMNS, README, Unproved, table
+from tests.contract.guarantees import COLUMNS, README, Unproved, incomplete, same, table
 from unibus.driver import Capabilities
 
 
@@ -40,3 +40,16 @@ def test_a_broker_that_was_not_there_bears_out_nothing() -> None:
 
 def test_every_column_is_in_the_readme() -> None:
     assert all(title.partition(" {")[0] in README.read_text() for title in COLUMNS.values())
+
+
+def test_another_version_of_a_server_says_the_same_and_other_figures_do_not() -> None:
+    found = table(report())
+    assert same(found.replace("RabbitMQ 9.2", "RabbitMQ 4.1.7"), found)
+    assert not same(found.replace("1 passed", "2 passed", 1), found)
+
+
+def test_what_was_not_tried_for_want_of_a_server_of_our_own_is_known() -> None:
+    found = report()
+    assert not incomplete(found)
+    found["RabbitHarness"]["cases"]["b"]["reason"] = "needs a server that it may restart"
+    assert incomplete(found)

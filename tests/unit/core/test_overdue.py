@@ -97,3 +97,19 @@ async def test_without_a_limit_nothing_is_looked_after() -> None:
     async with app(bus, "memory://"):
         assert bus.session.consumers[0]._overdue is None
         await asyncio.sleep(0)
+
+
+async def test_what_a_user_of_pull_has_in_hand_stays_there() -> None:
+    bus = Bus("memory://")
+    async with app(bus, BROKER) as t:
+        for number in range(10):
+            await t.send("orders", number)
+        async with bus.pull(queue="orders", type=int, prefetch=10) as deliveries:
+            mine = [delivery for _ in range(3) if (delivery := await deliveries.next()) is not None]
+            await t.clock.advance(1.1 * HOLD)
+            consumer = deliveries._consumer
+            assert (consumer.stats.given_back, consumer.prefetch) == (7, 3)
+            for delivery in mine:
+                await delivery.ack()
+            assert await deliveries.next() is not None, "and there is room for others"
+            assert consumer.stats.lost == 0
