@@ -58,7 +58,7 @@ class Consumer:
         self.clock = bus.clock
         self.stats = folded.stats
         self.prefetch = plan.prefetch
-        self.buffer = Buffer(self.clock, self._note_change)
+        self.buffer = Buffer(self.clock, self.note_change)
         self.held: dict[Delivery, None] = {}  # in the order of arrival
         self.keys = KeyLines() if plan.ordered else None
         self.waiting = Waiting(self.clock, self.resume)
@@ -237,7 +237,7 @@ class Consumer:
             held.pop(delivery, None)
         self.stats.settlements_lost += lost
         self.progress_at = self.clock.monotonic()
-        self._note_change()
+        self.note_change()
 
     async def change(self) -> None:
         """Wait until something was settled, lost, or the consumer stops."""
@@ -245,7 +245,7 @@ class Consumer:
             self._changed = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._changed)
 
-    def _note_change(self) -> None:
+    def note_change(self) -> None:
         if self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
@@ -284,7 +284,7 @@ class Consumer:
         self.give_back(self._behind(gone))
         for delivery in gone:
             self.held.pop(delivery, None)
-        self._note_change()
+        self.note_change()
 
     def running(self) -> set[Delivery]:
         """What lanes have in hand."""
@@ -299,6 +299,8 @@ class Consumer:
         lined = self.keys.remove(deliveries) if self.keys is not None else []
         for delivery in (*queued, *waited):
             self.finished(delivery)
+        for delivery in lined:
+            self.verdicts.forget(delivery)
         order = {delivery: place for place, delivery in enumerate(self.held)}
         return sorted((*queued, *waited, *lined), key=lambda delivery: order.get(delivery, 0))
 

@@ -27,8 +27,8 @@ SUSPECT_AT = 3
 """Deliveries that make a suspect; of a marked message, a conviction."""
 CONVICT_IN_PLACE_AT = 6
 """Deliveries that convict on an ordered address: three beside others, three alone."""
-REMEMBERED = 1000
-"""Messages that were taken from us, at most."""
+REMEMBERED, ACQUITTALS = 1000, 3
+"""Messages that were taken from us, at most; and how often one may be, before it counts against it."""
 
 
 class Suspects:
@@ -44,8 +44,8 @@ class Suspects:
         self._watching = counted and not nowhere_to_go and (plan.ordered or plan.resendable)
         self.single_only = self._watching and plan.ordered
         self._resending: asyncio.Future[list[None]] | None = None
-        self._innocent: dict[str, None] = {}
-        """Ids of messages that were taken from us while we had them in hand: we live, so they do not kill."""
+        self._taken: dict[str, int] = {}
+        """Ids of suspects that were taken from us while in hand, and how often: we live, so they do not kill."""
 
     def any(self, batch: Sequence[Delivery]) -> bool:
         """Whether the batch needs `sort`: nearly never."""
@@ -60,8 +60,9 @@ class Suspects:
         # Suspects come in a row, since all that was prefetched was re-sent in a row: one at a time from here.
         if await self._narrow(any(map(_odd, batch))) and self.single_only:
             batch = [*batch, *await self._consumer.receive_at_once()]
-        odd = [delivery for delivery in batch if _odd(delivery)]
-        plain = [delivery for delivery in batch if not _odd(delivery)]
+        judged = self._consumer.verdicts.begun  # what is to be a dead letter for another reason is no suspect
+        odd = [delivery for delivery in batch if _odd(delivery) and not judged(delivery)]
+        plain = [delivery for delivery in batch if not _odd(delivery) or judged(delivery)]
         marked = []
         resent = []
         for delivery in odd:
@@ -82,16 +83,17 @@ class Suspects:
 
     def lost(self, deliveries: Iterable[Delivery]) -> None:
         """The broker counts a lost connection like a death; we know better."""
-        if self._watching:
-            self._innocent.update(dict.fromkeys(delivery.message_id for delivery in deliveries if _odd(delivery)))
-            while len(self._innocent) > REMEMBERED:
-                del self._innocent[next(iter(self._innocent))]
+        if not self._watching:
+            return
+        for delivery in deliveries:
+            if names.ALONE in delivery.attributes or (self._consumer.plan.ordered and _odd(delivery)):
+                self._taken[delivery.message_id] = self._taken.get(delivery.message_id, 0) + 1
+        while len(self._taken) > REMEMBERED:
+            del self._taken[next(iter(self._taken))]
 
     def _acquits(self, delivery: Delivery) -> bool:
-        """Once: it is re-sent then, and its count starts again."""
-        was_ours = delivery.message_id in self._innocent
-        self._innocent.pop(delivery.message_id, None)
-        return was_ours
+        """Whether its count comes from connections that we lost. But what costs one each time is a killer, too."""
+        return 0 < self._taken.get(delivery.message_id, 0) <= ACQUITTALS and (delivery.deliveries or 0) > 1
 
     async def rescue(self) -> None:
         """At shutdown: what is marked and was not begun goes back by being re-sent, so that its count starts again.
@@ -146,7 +148,7 @@ class Suspects:
         if not (alone and suspect):
             return batch
         (delivery,) = batch
-        if (delivery.deliveries or 0) >= CONVICT_IN_PLACE_AT and delivery.message_id not in self._innocent:
+        if (delivery.deliveries or 0) >= CONVICT_IN_PLACE_AT and not self._acquits(delivery):
             await self._convict(delivery)
             return []
         return batch

@@ -139,6 +139,11 @@ class Verdicts:
         trouble = self.troubles.get(delivery)
         return trouble is not None and (trouble.failures > 0 or trouble.pending is not None)
 
+    def is_pending(self, delivery: Delivery) -> bool:
+        """Whether its end is decided, and could not be sent yet."""
+        trouble = self.troubles.get(delivery)
+        return trouble is not None and trouble.pending is not None
+
     def forget(self, delivery: Delivery) -> None:
         self.troubles.pop(delivery, None)
 

@@ -2,7 +2,7 @@
 
 The broker tells nobody what a queue is bound to. So the patterns of the last declaration are kept
 on the broker, as the one message of a queue beside the group's; while it is read nobody else has
-it. Should it be missing, a binding that nobody wants any more stays: its messages are acked unread.
+it. Should it be missing, a binding that nobody wants any more stays: its messages become dead letters.
 """
 
 from __future__ import annotations
@@ -22,12 +22,23 @@ def _record(source: TopicSubscription) -> str:
     return f"unibus.bindings.{source.group}"
 
 
+def patterns(source: TopicSubscription) -> list[str]:
+    """In the form of the record."""
+    return sorted(set(source.patterns))
+
+
+async def bind(channel: AbstractChannel, source: TopicSubscription) -> None:
+    """To all its patterns."""
+    async with told(f"binding {source}"):
+        for pattern in patterns(source):
+            await channel.queue_bind(source.name, TOPICS, pattern)
+
+
 async def bind_group(channel: AbstractChannel, source: TopicSubscription) -> None:
     """Bind to all its patterns, then unbind from those of earlier."""
-    record, wanted = _record(source), sorted(set(source.patterns))
+    record, wanted = _record(source), patterns(source)
+    await bind(channel, source)
     async with told(f"binding {source}"):
-        for pattern in wanted:
-            await channel.queue_bind(source.name, TOPICS, pattern)
         await channel.queue_declare(
             record, durable=True, arguments={"x-queue-type": "classic", "x-max-length": 1, "x-overflow": "drop-head"}
         )
@@ -47,19 +58,24 @@ async def bind_group(channel: AbstractChannel, source: TopicSubscription) -> Non
 
 async def check_bindings(channel: AbstractChannel, source: TopicSubscription) -> None:
     """Raises TopologyMismatch if the group was declared with other patterns."""
-    try:
-        async with told(f"looking at the patterns of {source}"):
-            known = await channel.basic_get(_record(source))
-            if not _is_there(known.delivery):
-                return
-            await channel.basic_nack(known.delivery_tag or 0, requeue=True)
-    except DestinationNotFound:
-        return
-    before, wanted = _patterns(known.body), sorted(set(source.patterns))
+    before, wanted = await recorded(channel, source), patterns(source)
     if before and before != wanted:
         raise TopologyMismatch(
             f"{source} exists with patterns={before}, not patterns={wanted}; use those, or another name"
         )
+
+
+async def recorded(channel: AbstractChannel, source: TopicSubscription) -> list[str]:
+    """The patterns of the last declaration, or nothing."""
+    try:
+        async with told(f"looking at the patterns of {source}"):
+            known = await channel.basic_get(_record(source))
+            if not _is_there(known.delivery):
+                return []
+            await channel.basic_nack(known.delivery_tag or 0, requeue=True)
+    except DestinationNotFound:
+        return []
+    return _patterns(known.body)
 
 
 def _is_there(delivery: object) -> bool:

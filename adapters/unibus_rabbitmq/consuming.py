@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from struct import Struct
 
 from aiormq import spec
 from aiormq.abc import AbstractChannel, DeliveredMessage
 
 from unibus.driver import Delivery, Outcome
+from unibus.errors import DriverError
 from unibus_rabbitmq.connection import Connection
 from unibus_rabbitmq.envelope import Received
 from unibus_rabbitmq.faults import told
 from unibus_rabbitmq.frames import METHOD, Reading
 
 TOPICS = "unibus.topics"
-FILL_WAIT = 0.005
-"""Seconds between two looks at whether the broker has pushed all that it may."""
+FILL_WAIT, FILL_AT_MOST = 0.005, 1.0
+"""Seconds between two looks at whether the broker has pushed all that it may, and for which that is waited for."""
 
 _settle_frame = Struct(">BHIHHQBB").pack
 _ACK, _NACK = 80, 120
@@ -87,32 +89,32 @@ class ConsumeChannel(Reading):
             await self._channel.basic_consume(queue, _unused, consumer_tag=tag)
             self._tag, self._queue, self._prefetch = tag, queue, prefetch
 
-    async def pause(self) -> None:
-        """Returns once no more comes. What is unsettled stays ours."""
+    async def pause(self, ready: Callable[[], Awaitable[int]]) -> None:
+        """Returns once no more comes. What is unsettled stays ours. ready: asks how many wait in the queue."""
         self._withheld = []
         try:
-            await self._fill_up()
+            await self._fill_up(ready)
             tag, self._tag = self._tag, ""
             if tag:
                 async with told("ending a consumer"):
                     await self._channel.basic_cancel(tag)
         finally:
             withheld, self._withheld = self._withheld, None
-            for tags, outcome in withheld if self.alive else ():
-                self._connection.write(b"".join(self._frames(tags, outcome)))
+            if self.alive and withheld:
+                self._connection.write(b"".join(self._all_frames(withheld)))
 
-    async def _fill_up(self) -> None:
-        """Settle nothing, and wait until the broker has pushed all that it may, or has no more.
+    async def _fill_up(self, ready: Callable[[], Awaitable[int]]) -> None:
+        """Settle nothing, and wait until the broker has pushed all that it may, or has no more; for a while.
 
         What a quorum queue is just pushing to a consumer that ends goes back unseen, and counts as delivered: to
         whoever counts deliveries it would look as if we had died with it.
         """
-        async with told(f"looking at queue {self._queue!r}"):
-            while self._tag and self.alive and self._unsettled < self._prefetch:
-                found = await self._channel.queue_declare(self._queue, passive=True)
-                if not found.message_count:
-                    return
-                await asyncio.sleep(FILL_WAIT)
+        with suppress(TimeoutError, DriverError):
+            async with asyncio.timeout(FILL_AT_MOST):
+                while self._tag and self.alive and self._unsettled < self._prefetch:
+                    if not await ready():
+                        return
+                    await asyncio.sleep(FILL_WAIT)
 
     @property
     def _unsettled(self) -> int:
@@ -123,6 +125,11 @@ class ConsumeChannel(Reading):
         """What is unsettled goes back to the queue, after what was settled before."""
         self.alive = False
         await self._connection.close_channel(self._channel)
+
+    @property
+    def consumer(self) -> str:
+        """The tag of the consumer that the broker should have; empty while there is none."""
+        return self._tag
 
     @property
     def held(self) -> int:
@@ -203,6 +210,13 @@ class ConsumeChannel(Reading):
         self._ready.extend(others)
         self._ready.extend(sorted(ours + again, key=lambda delivery: delivery.token.tag))
         self._events.arrived()
+
+    def _all_frames(self, settled: list[tuple[list[int], Outcome]]) -> list[bytes]:
+        """Those of several outcomes. An ack covers all before it, so what is no ack goes first, and one by one."""
+        acked = [tag for tags, outcome in settled if outcome is Outcome.ACK for tag in tags]
+        others = [(tag, outcome) for tags, outcome in settled if outcome is not Outcome.ACK for tag in tags]
+        frames = [frame for tag, outcome in others for frame in self._frames([tag], outcome)]
+        return frames + (self._frames(sorted(acked), Outcome.ACK) if acked else [])
 
     def _frames(self, tags: list[int], outcome: Outcome) -> list[bytes]:
         """One frame for all before the first that is unsettled, then one for each."""

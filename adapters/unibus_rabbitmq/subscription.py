@@ -118,7 +118,7 @@ class RabbitSubscription(ChannelEvents):
             self._limit = deliveries
         elif deliveries < self._limit and self._channel is not None and self._channel.held:
             self._renewing = True
-        if self._may_change():
+        while self._is_changing() or self._may_change():
             await self._change()
 
     async def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, *, delay: float = 0.0) -> None:
@@ -248,15 +248,19 @@ class RabbitSubscription(ChannelEvents):
             return not channel.handed_out
         return self._limit < self._pushed_at_most or self._limit > max(self._pushed_at_most, channel.held)
 
+    def _is_changing(self) -> bool:
+        return self._changer is not None and not self._changer.done()
+
     async def _change(self) -> None:
         """In a task of its own: cut off, the client library would close the channel, and all in hand would be lost."""
-        if self._changer is None or self._changer.done():
+        if not self._is_changing():
             loop = asyncio.get_running_loop()
             self._changer = loop.create_task(self._change_limit(), name=f"unibus rabbitmq limit {self._source}")
+        assert self._changer is not None
         await asyncio.wait([self._changer])
 
     async def _change_limit(self) -> None:
-        channel, limit = self._channel, self._limit
+        channel = self._channel
         if channel is None:
             return
         try:
@@ -264,18 +268,23 @@ class RabbitSubscription(ChannelEvents):
                 await self._renew(channel)
                 return
             self._pushed_at_most = 0
-            await channel.pause()
+            await channel.pause(self._count_ready)
             if self._may_change():
+                self._pushed_at_most = limit = self._limit
                 await channel.consume(self._queue, limit)
-                self._pushed_at_most = limit
         except (Exception, asyncio.CancelledError) as error:
             if asked_to_end():
                 raise
             channel.alive = False
             reason = f"the consumer could not be changed: {error}"
-            if self._channel is None:
+            if self._channel is None and not self._away:
                 self._break(reason)
             self.channel_ended(channel, reason)
+            await channel.close()
+
+    async def _count_ready(self) -> int:
+        ready, _ = await self._topology.ready(physical_name(self._source))
+        return ready
 
     async def _renew(self, channel: ConsumeChannel) -> None:
         """Give back all in order, by ending the channel, and begin afresh: the broker's time runs anew."""
@@ -322,6 +331,9 @@ class RabbitSubscription(ChannelEvents):
             await finished.close()
         channel = ConsumeChannel(connection, self._source.name, self._counted, self._ready, self)
         await channel.open()
+        if self._channel is not None and self._channel.alive:
+            await channel.close()  # somebody else was first
+            return
         self._channel = channel
         self._renewing = False
         try:
@@ -345,18 +357,20 @@ class RabbitSubscription(ChannelEvents):
 
     def _look_if_due(self) -> None:
         """Nothing came for a while: is the consumer that we believe in still there?"""
-        now = self._clock.monotonic()
-        if now - self._looked_at < LOOK_EVERY or self._ephemeral or self._channel is None:
+        now, channel = self._clock.monotonic(), self._channel
+        if now - self._looked_at < LOOK_EVERY or self._ephemeral or channel is None:
             return
+        if self._is_changing() or not channel.consumer:
+            return  # we want none just now
         self._looked_at = now
         if self._looker is None or self._looker.done():
             loop = asyncio.get_running_loop()
-            self._looker = loop.create_task(self._look(self._channel), name=f"unibus rabbitmq look {self._source}")
+            self._looker = loop.create_task(self._look(channel), name=f"unibus rabbitmq look {self._source}")
 
     async def _look(self, channel: ConsumeChannel) -> None:
+        consumer = channel.consumer
         try:
             ready, consumers = await self._topology.ready(physical_name(self._source))
-            await self._topology.rebind(self._source)
         except (Exception, asyncio.CancelledError) as error:
             if asked_to_end():
                 raise
@@ -364,8 +378,16 @@ class RabbitSubscription(ChannelEvents):
             return
         # With a single active consumer others may have what is ready.
         passed_by = ready > 0 and not self._ordered and not channel.held and self._limit > 0
-        if channel is self._channel and (not consumers or passed_by):
+        is_ours = channel is self._channel and channel.consumer == consumer and not self._is_changing()
+        if is_ours and (not consumers or passed_by):
             logger.debug("%s: the broker has %d consumers and %d ready messages", self._source, consumers, ready)
             channel.alive = False
             self.channel_ended(channel, "the broker does not know our consumer any more")
             await channel.close()
+            return
+        try:
+            await self._topology.rebind(self._source)
+        except (Exception, asyncio.CancelledError) as error:
+            if asked_to_end():
+                raise
+            logger.debug("%s: cannot look after its bindings: %r", self._source, error)

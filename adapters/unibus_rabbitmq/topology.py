@@ -12,7 +12,7 @@ from aiormq.abc import AbstractChannel
 from unibus.driver import Depth, Queue, Source, Topic, TopicSubscription
 from unibus.errors import AccessDenied, DestinationNotFound, TopologyMismatch
 from unibus_rabbitmq import ladder
-from unibus_rabbitmq.bindings import bind_group, check_bindings
+from unibus_rabbitmq.bindings import bind, bind_group, check_bindings, patterns, recorded
 from unibus_rabbitmq.connection import Connection
 from unibus_rabbitmq.consuming import TOPICS
 from unibus_rabbitmq.faults import RPC_TIMEOUT, differing_argument, told
@@ -103,7 +103,10 @@ class Topology:
             self._has_topics = False
             await self.topics()
             async with self._channel() as channel:
-                await bind_group(channel, source)
+                known = await recorded(channel, source)
+            if known in ([], patterns(source)):  # else another release of the group has come, or gone on, since
+                async with self._channel() as channel:
+                    await bind(channel, source)
 
     async def ephemeral(self, channel: AbstractChannel, source: TopicSubscription) -> str:
         """A queue that lives as long as its consumer, on that one's channel; its name."""

@@ -31,6 +31,8 @@ class Worker:
         self.name = name
         self.pid = process.pid
         self.killed = False
+        self.hung = False
+        """It was asked to end, and did not in time."""
         self._process = process
         self._stderr = stderr
 
@@ -64,7 +66,7 @@ class Worker:
     def complaints(self, entries: list[Entry]) -> list[str]:
         """What is wrong with it, now that it has ended. entries: of all processes."""
         found = []
-        if self.code is None:
+        if self.code is None or self.hung:
             found.append(f"{self.name} does not end")
         elif not self.killed and self.code != 0:
             found.append(f"{self.name} ended with code {self.code}: {self.stderr()[-2000:]}")
@@ -106,7 +108,9 @@ class Processes:
         """Politely, all at once; who does not end in time stays."""
         for worker in self.workers:
             worker.ask_to_stop()
-        await asyncio.gather(*[worker.ended() for worker in self.workers])
+        ended = await asyncio.gather(*[worker.ended() for worker in self.workers])
+        for worker, has_ended in zip(self.workers, ended, strict=True):
+            worker.hung = not has_ended
 
     async def kill_all(self) -> None:
         for worker in self.workers:

@@ -195,7 +195,7 @@ class Run:
         """Seconds from the end of a fault until the first success of each kind that was not begun before it."""
 
         def after(kind: str) -> float | None:
-            return next((e.at for e in self.of_kind(kind) if max(e.at, e.began) > fault.removed), None)
+            return next((e.at for e in self.of_kind(kind) if (e.began or e.at) > fault.removed), None)
 
         await self.until(
             lambda: all(after(kind) is not None for kind in kinds), f"{' and '.join(kinds)} after the fault"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.adapters.rabbitmq.conftest import opened
-from tests.adapters.rabbitmq.test_driver import out
+from tests.adapters.rabbitmq.test_driver import out, take
 from tests.adapters.rabbitmq.test_recovery import Events, until
 from tests.brokers import Broker
 from unibus.driver import Outcome, Queue, Topology
@@ -44,6 +44,52 @@ async def test_changing_the_bound_counts_no_deliveries_that_nobody_had(
             subscriptions = [await driver.subscribe(queue, prefetch=16, notify=Events()) for _ in range(4)]
             await asyncio.gather(*map(consume, subscriptions))
         assert counts == {1: MANY}
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ACK, Outcome.NACK, Outcome.REJECT])
+async def test_what_is_settled_out_of_order_while_the_bound_changes_is_settled_as_it_was_said(
+    server: Broker, name: Callable[[str], str], outcome: Outcome
+) -> None:
+    """An ack covers all before it: those that are given back must not be among them."""
+    queue, events = Queue(name("orders")), Events()
+    async with opened(server.url) as driver:
+        await driver.declare(Topology(create=(queue,)))
+        await driver.send(queue, [out(str(number)) for number in range(30)])
+        subscription = await driver.subscribe(queue, prefetch=10, notify=events)
+        first = await take(subscription, 10)
+        changing = asyncio.ensure_future(subscription.hold_at_most(1))
+        assert subscription._channel is not None
+        while subscription._channel._withheld is None:
+            await asyncio.sleep(0)
+        await subscription.settle(first[4:6], Outcome.ACK)
+        await subscription.settle(first[:4], outcome)
+        assert not changing.done()
+        await changing
+        await subscription.settle(first[6:], Outcome.ACK)
+        await subscription.hold_at_most(30)
+        again = {0, 1, 2, 3} if outcome is Outcome.NACK else set[int]()
+        rest = await take(subscription, 20 + len(again))
+        assert {int(delivery.message_id) for delivery in rest} == again | set(range(10, 30))
+        assert not await subscription.receive(1, 0.2)
+        assert events == []
+
+
+async def test_a_consumer_that_we_ended_ourselves_is_not_missed(
+    server: Broker, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a shutdown with a handler at work: what that has in hand stays ours."""
+    monkeypatch.setattr("unibus_rabbitmq.subscription.LOOK_EVERY", 0.05)
+    queue, events = Queue(name("orders")), Events()
+    async with opened(server.url) as driver:
+        await driver.declare(Topology(create=(queue,)))
+        await driver.send(queue, [out("1")])
+        subscription = await driver.subscribe(queue, prefetch=10, notify=events)
+        held = await take(subscription, 1)
+        await subscription.hold_at_most(0)
+        for _ in range(5):
+            assert not await subscription.receive(1, 0.1)
+        await subscription.settle(held, Outcome.ACK)
+        assert events == []
 
 
 async def test_a_connection_that_the_broker_ends_is_an_outcome_and_no_noise(

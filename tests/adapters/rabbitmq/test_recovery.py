@@ -197,7 +197,8 @@ async def test_a_consumer_that_is_silently_gone_is_noticed(
     async with opened(server.url) as driver:
         await driver.declare(Topology(create=(queue,)))
         subscription = await driver.subscribe(queue, prefetch=10, notify=events)
-        await subscription._channel.pause()  # type: ignore[union-attr]
+        assert subscription._channel is not None
+        await subscription._channel._channel.basic_cancel(subscription._channel.consumer)
         await driver.send(queue, [out("1")])
         got = None
         for _ in range(50):
@@ -228,6 +229,22 @@ async def test_a_group_is_bound_again_when_the_exchange_of_topics_was_deleted(
             while not got:
                 got += await subscription.receive(1, 0.2)
                 await other.send(topic, [out("3")])
+
+
+async def test_a_process_of_an_older_release_leaves_the_newer_ones_patterns_alone(
+    server: Broker, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unibus_rabbitmq.subscription.LOOK_EVERY", 0.05)
+    group = name("group")
+    old, new = TopicSubscription((name("a.*"),), group), TopicSubscription((name("a.*"), name("b.*")), group)
+    async with opened(server.url) as first, opened(server.url) as second:
+        await first.declare(Topology(create=(old,)))
+        subscription = await first.subscribe(old, prefetch=10, notify=Events())
+        await second.declare(Topology(create=(new,)))
+        for _ in range(5):  # it looks after its bindings
+            assert not await subscription.receive(1, 0.1)
+        await second.send(Topic(name("b.c")), [out("1")])
+        await take(subscription, 1)
 
 
 async def test_an_ephemeral_subscriber_comes_back_and_says_that_it_was_away(

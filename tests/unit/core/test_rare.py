@@ -23,6 +23,7 @@ from unibus.driver import (
     Outcome,
     Source,
     Subscription,
+    TopicSubscription,
     Topology,
     Url,
 )
@@ -615,3 +616,22 @@ async def test_a_suspect_that_is_taken_away_while_we_live_is_no_killer() -> None
         stats = bus.stats()["orders"]
         assert (stats.dead_lettered, stats.suspects, stats.lost) == (0, 2, 2)
     assert runs == [1, 1, 1], "re-sent, so that its count starts again"
+
+
+async def test_what_matches_no_pattern_is_handled_by_nobody_even_as_a_suspect() -> None:
+    """Its third delivery makes it a suspect, which would be re-sent, and be ours whatever its topic."""
+    runs, bus = list[int](), Bus("memory://")
+    source = TopicSubscription(("b.*",), "group")
+
+    @bus.subscriber("b.*", group="group")
+    async def handle(number: int) -> None:
+        runs.append(number)
+
+    clock, driver = await opened(bus, {})
+    driver.count_once_sent["stale"] = 3
+    async with bus.consuming():
+        await bus.session.driver.send(source, [Outbound(b"1", {}, {}, None, "stale", topic="a.x")])
+        await settled(bus, clock)
+        stats = bus.stats()["group"]
+        assert (runs, stats.dead_lettered, stats.suspects) == ([], 1, 0)
+    await bus.__aexit__(None, None, None)
