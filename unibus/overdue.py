@@ -29,6 +29,7 @@ class Overdue:
         self._every = hold / LOOKS
         self._seen: dict[Delivery, int] = {}
         """How many looks have found each in hand."""
+        self._looks = 0
         self._calm, self._convinced = 0, LOOKS
         """Looks in a row that found nothing late; and how many of them let us hold more again."""
         self._task: asyncio.Task[None] | None = None
@@ -43,16 +44,30 @@ class Overdue:
         self._timer = self._clock.call_later(self._every, self._look)
         consumer = self._consumer
         self._seen = {delivery: self._seen.get(delivery, 0) + 1 for delivery in consumer.held}
+        self._looks += 1
         if self._task is not None and not self._task.done():
             return
         late = self._late()
-        self._calm = 0 if late else self._calm + 1
-        if late or (self._calm >= self._convinced and consumer.prefetch < consumer.plan.prefetch):
-            self._calm = 0
-            if late:
-                self._convinced = min(4 * self._convinced, LONGEST * LOOKS)
-            work, name = self._adapt(late), f"unibus overdue {consumer.plan.name}"
+        bound = self._bound(late)
+        # A driver that keeps its window for the sake of the order holds more than we see: that must be renewed, too.
+        renew = consumer.keys is not None and bound < consumer.plan.prefetch and self._looks % LOOKS == 0
+        if late or renew or bound != consumer.prefetch:
+            work, name = self._adapt(late, bound), f"unibus overdue {consumer.plan.name}"
             self._task = asyncio.get_running_loop().create_task(work, name=name)
+
+    def _bound(self, late: set[Delivery]) -> int:
+        """How many to hold from now on: what is begun at once if something was late, else the same ones would come,
+        and go back, again and again. Twice as many when nothing was for long enough; that takes longer each time."""
+        consumer, plan = self._consumer, self._consumer.plan
+        if late:
+            self._calm, self._convinced = 0, min(4 * self._convinced, LONGEST * LOOKS)
+            blameless = not consumer.lanes or all(map(consumer.verdicts.is_pending, late))
+            return consumer.prefetch if blameless else plan.concurrency
+        self._calm += 1
+        if self._calm < self._convinced:
+            return consumer.prefetch
+        self._calm = 0
+        return min(2 * consumer.prefetch, plan.prefetch)
 
     def _late(self) -> set[Delivery]:
         """What no lane has begun by now; or what cannot be made a dead letter, for as long again."""
@@ -70,25 +85,19 @@ class Overdue:
         # Of a pull the user has in hand what is not in the buffer.
         return late - consumer.running() if consumer.lanes else late & set(consumer.buffer.items)
 
-    async def _adapt(self, late: set[Delivery]) -> None:
-        """Hold no more than is begun at once, first: else the same ones would come, and go back, again and again.
-
-        When all was begun in time for long enough, twice as much; the oftener it was late, the longer that takes.
-        """
+    async def _adapt(self, late: set[Delivery], bound: int) -> None:
+        """First the bound, so that what goes back does not come again at once."""
         consumer, plan = self._consumer, self._consumer.plan
+        consumer.prefetch = bound
         if late:
-            if consumer.lanes and not all(map(consumer.verdicts.is_pending, late)):
-                consumer.prefetch = plan.concurrency
             logger.warning(
                 "%s gives back %d messages that it could not begin in time, and holds %d at most for now; "
                 "handlers are slow for its prefetch of %d",
-                plan.name, len(late), consumer.prefetch, plan.prefetch,
+                plan.name, len(late), bound, plan.prefetch,
             )  # fmt: skip
-        else:
-            consumer.prefetch = min(2 * consumer.prefetch, plan.prefetch)
         try:
             if isinstance(consumer.subscription, Narrowing) and not consumer.suspects.single_only:
-                await consumer.subscription.hold_at_most(consumer.prefetch)
+                await consumer.subscription.hold_at_most(bound)
         except (Exception, asyncio.CancelledError) as error:
             if asked_to_end():
                 raise
