@@ -57,6 +57,7 @@ class KafkaDriver:
         self._producer: Any = None
         self._admin: Any = None
         self._known: set[str] = set()
+        self._made: set[str] = set()  # a node lists a topic only a little after it was made
         self._subscriptions: list[KafkaSubscription] = []
 
     @property
@@ -184,7 +185,7 @@ class KafkaDriver:
     async def _exists(self, topic: str) -> bool:
         if topic not in self._known:
             with translated("listing topics"):
-                self._known = set(await self._admin.list_topics())
+                self._known = set(await self._admin.list_topics()) | self._made
         return topic in self._known
 
     async def _verify(self, address: Source | Topic) -> None:
@@ -205,6 +206,8 @@ class KafkaDriver:
                 if code and error is not foreign.TopicAlreadyExistsError:
                     with translated(f"creating {topic!r}"):
                         raise error
+            self._made.add(topic)
+            self._known.add(topic)
             await self._producer.client.fetch_all_metadata()
         elif partitions is not None:
             with translated(f"looking at {topic!r}"):
