@@ -68,7 +68,7 @@ class ConsumeChannel(Reading):
         self._counted = counted
         self._events = events
         self._tag = ""
-        self._queue, self._prefetch = "", 0
+        self._prefetch = 0
         self._withheld: list[tuple[list[int], Outcome]] | None = None
         """What is settled while a consumer ends: the broker is told afterwards."""
         self._open: dict[int, Delivery] = {}  # unsettled, in the order of their tags
@@ -87,7 +87,7 @@ class ConsumeChannel(Reading):
             await self._channel.basic_qos(prefetch_count=prefetch)
             tag = f"unibus-{uuid.uuid4().hex[:12]}"
             await self._channel.basic_consume(queue, _unused, consumer_tag=tag)
-            self._tag, self._queue, self._prefetch = tag, queue, prefetch
+            self._tag, self._prefetch = tag, prefetch
 
     async def pause(self, ready: Callable[[], Awaitable[int]]) -> None:
         """Returns once no more comes. What is unsettled stays ours. ready: asks how many wait in the queue."""

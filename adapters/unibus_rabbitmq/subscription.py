@@ -269,7 +269,7 @@ class RabbitSubscription(ChannelEvents):
                 return
             self._pushed_at_most = 0
             await channel.pause(self._count_ready)
-            if self._may_change():
+            if channel is self._channel and self._may_change():  # else it was lost and replaced meanwhile
                 self._pushed_at_most = limit = self._limit
                 await channel.consume(self._queue, limit)
         except (Exception, asyncio.CancelledError) as error:
