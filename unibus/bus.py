@@ -41,7 +41,8 @@ class Bus(Router):
     the `source` of what it sends. middleware: wraps every handler; batch_middleware: every batch
     handler. lifespan: an async generator function whose yield is injected into handlers by type,
     opened before the first delivery and closed after the last. declare: "create" makes what
-    handlers need, "verify" insists that it exists, "none" asks nothing. grace: seconds that
+    handlers need, "verify" insists that it exists, "none" asks nothing. durable: refuse a broker whose
+    confirmed messages are gone with its process; also `durable = true` in the configuration. grace: seconds that
     handlers get to end when it stops. idempotency_store: for handlers whose `idempotent` names
     none. stall_after: seconds without progress, with messages in hand, after which it is not ready.
     connect: a driver's connect function, in place of the one that the URL's scheme names.
@@ -56,6 +57,7 @@ class Bus(Router):
         batch_middleware: Sequence[BatchMiddleware] = (),
         lifespan: Lifespan | None = None,
         declare: Declare = "create",
+        durable: bool = False,
         grace: float = 20.0,
         idempotency_store: str | IdempotencyStore | None = None,
         stall_after: float = 60.0,
@@ -74,6 +76,7 @@ class Bus(Router):
         self.grace = seconds(grace)
         self._url = url
         self._declare = declare
+        self._durable = durable
         self._idempotency_store = idempotency_store
         self._stall_after = stall_after
         self._clock = clock
@@ -151,6 +154,7 @@ class Bus(Router):
             registrations=self.registrations,
             bus=self,
             declare=self._declare,
+            durable=self._durable or settings.durable,
             default_store=self._idempotency_store or settings.idempotency_store,
         )
 

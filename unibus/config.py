@@ -51,6 +51,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     url: str | None = None
+    durable: bool = False
     idempotency_store: str | None = None
     consumers: dict[str, ConsumerSettings] = Field(default_factory=dict)
     queues: dict[str, AddressSettings] = Field(default_factory=dict)

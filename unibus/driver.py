@@ -23,10 +23,10 @@ from unibus.names import matches
 from unibus.url import Url
 
 __all__ = [
-    "Address", "Blocked", "Browser", "Capabilities", "Clock", "Connect", "Delay", "Delivery", "Depth",
-    "Disconnected", "Driver", "DriverEvent", "Gap", "Guarantee", "Inbox", "LeaseExtender", "Limits", "Lost",
-    "Narrowing", "Ordering", "Outbound", "Outcome", "Queue", "Reconnected", "Recreated", "Revoking", "Source", "Start",
-    "Subscription", "Support", "SystemClock", "Timer", "Topic", "TopicSubscription", "Topology",
+    "Address", "Blocked", "Browser", "Capabilities", "Clock", "Confirmed", "Connect", "Delay", "Delivery", "Depth",
+    "Disconnected", "Driver", "DriverEvent", "Forwarding", "Gap", "Guarantee", "Inbox", "LeaseExtender", "Limits",
+    "Lost", "Narrowing", "Ordering", "Outbound", "Outcome", "Queue", "Reconnected", "Recreated", "Revoking", "Source",
+    "Start", "Subscription", "Support", "SystemClock", "Timer", "Topic", "TopicSubscription", "Topology",
     "Unblocked", "Url", "matches",
 ]  # fmt: skip
 
@@ -34,6 +34,10 @@ Support: TypeAlias = Literal["native", "emulated", "none"]
 """native: the broker does it. emulated: the driver does it on top, as promised. none: refused at start-up."""
 
 Guarantee: TypeAlias = Literal["at_least_once", "at_most_once"]
+
+Confirmed: TypeAlias = Literal["memory", "disk", "replicas"]
+"""Where a message is kept once it is confirmed. memory: gone with the server's process. disk: there again when a
+killed server comes back. replicas: there although a server is lost for good."""
 
 
 class Outcome(enum.Enum):
@@ -152,6 +156,7 @@ class Delay:
 class Capabilities:
     """What a broker can do, as data: the scheme's best case before `open`, exact after.
 
+    confirmed: where a message is kept once `send` has returned, as far as the driver can find out.
     lease: seconds for which a delivery is ours unless extended; None where a delivery is ours as
         long as the connection lives. A driver with leases has subscriptions that are LeaseExtenders.
     hold: seconds for which a delivery may be held before it is begun, and again be handled, and again be
@@ -171,6 +176,7 @@ class Capabilities:
 
     queue_guarantee: Guarantee = "at_least_once"
     topic_guarantee: Guarantee = "at_least_once"
+    confirmed: Confirmed = "disk"
     queue_ordering: Support = "none"
     topic_ordering: Support = "none"
     groups: Support = "none"
@@ -323,6 +329,17 @@ class Browser(Protocol):
 
     async def browse(self, source: Source, after: str | None, limit: int) -> tuple[Sequence[Delivery], str | None]:
         """Up to `limit` messages after the cursor, and the cursor for the next call (None at the end)."""
+
+
+@runtime_checkable
+class Forwarding(Protocol):
+    """Implemented by drivers whose delayed messages are moved by clients: consumers do it for what they consume."""
+
+    async def forward(self) -> None:
+        """Move what is due, for all addresses of the broker, until cancelled. Open and nothing else is needed.
+
+        Several may run at once, beside the consumers that do the same. Survives a broker that is away.
+        """
 
 
 class Driver(Protocol):

@@ -55,6 +55,11 @@ def refuse_unsupported(verdicts: Sequence[Verdict]) -> None:
         raise UnsupportedCapability(f"this broker cannot do what the program asks: {listed}")
 
 
+def of_bus(durable: bool) -> Iterator[Requirement]:
+    if durable:
+        yield Requirement("the bus", "durable messages", _durable)
+
+
 def of_consumer(plan: Plan) -> Iterator[Requirement]:
     """What a handler asks, by its source, its options and its policies."""
     subject = f"{plan.name} ({plan.where.split(' ')[0]})"
@@ -104,6 +109,12 @@ def _guarantee(capabilities: Capabilities, asked: Guarantee, queue: bool) -> Jud
     if asked in (offered, "at_most_once"):
         return "native", "" if offered == asked else "the broker does more: at least once"
     return "none", 'it can lose messages; a handler that accepts this says guarantee="at_most_once"'
+
+
+def _durable(capabilities: Capabilities) -> Judgement:
+    if capabilities.confirmed == "memory":
+        return "none", "what this broker confirms is gone with its process; let it write to disk, or leave durable out"
+    return "native", f"kept on {capabilities.confirmed}"
 
 
 def _delay(capabilities: Capabilities, seconds: float) -> Judgement:

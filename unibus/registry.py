@@ -1,17 +1,19 @@
-"""Adapters are found by the scheme of a URL, through entry points: a third party's stand on the same footing."""
+"""Adapters and stores are found by a URL's scheme, through entry points: a third party's stand on the same footing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from unibus.driver import Clock, Connect, Driver, Url
+from unibus.driver import Clock, Driver, Url
 from unibus.errors import ConfigurationError, MissingDependency, UnknownScheme
+from unibus.idempotency.store import IdempotencyStore
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-GROUP = "unibus.adapters"
+ADAPTERS = "unibus.adapters"
+STORES = "unibus.stores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +28,20 @@ class Adapter:
 
 def connect(url: Url, clock: Clock) -> Driver:
     """The driver for a URL, not yet opened. Raises UnknownScheme, MissingDependency, ConfigurationError."""
-    found = _entry_points()
-    entry = found.get(url.scheme)
-    if entry is None:
-        import difflib
-
-        near = difflib.get_close_matches(url.scheme, found, n=1)
-        hint = f" Did you mean {near[0]}://?" if near else ""
-        raise UnknownScheme(
-            f"no adapter for {url.scheme}:// is installed.{hint} Known schemes: {', '.join(sorted(found)) or 'none'}"
-        )
-    driver: Driver = _load(entry)(url, clock)
+    driver: Driver = _found(ADAPTERS, "adapter", url)(url, clock)
     return driver
+
+
+def store(url: Url, clock: Clock) -> IdempotencyStore:
+    """The idempotency store for a URL, not yet opened. Raises like `connect`."""
+    made: IdempotencyStore = _found(STORES, "idempotency store", url)(url, clock)
+    return made
 
 
 def adapters() -> list[Adapter]:
     """Every installed adapter, by scheme."""
     listed = []
-    for scheme, entry in sorted(_entry_points().items()):
+    for scheme, entry in sorted(_entry_points(ADAPTERS).items()):
         try:
             _load(entry)
             error = None
@@ -55,12 +53,26 @@ def adapters() -> list[Adapter]:
     return listed
 
 
-def _entry_points() -> dict[str, EntryPoint]:
+def _found(group: str, what: str, url: Url) -> Any:
+    """What makes it."""
+    found = _entry_points(group)
+    entry = found.get(url.scheme)
+    if entry is None:
+        import difflib
+
+        near = difflib.get_close_matches(url.scheme, found, n=1)
+        hint = f" Did you mean {near[0]}://?" if near else ""
+        known = ", ".join(sorted(found)) or "none"
+        raise UnknownScheme(f"no {what} for {url.scheme}:// is installed.{hint} Known schemes: {known}")
+    return _load(entry)
+
+
+def _entry_points(group: str) -> dict[str, EntryPoint]:
     # Imported here: it costs 15 ms, and only a program that connects needs it.
     from importlib.metadata import entry_points
 
     found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP):
+    for entry in entry_points(group=group):
         other = found.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise ConfigurationError(
@@ -69,10 +81,9 @@ def _entry_points() -> dict[str, EntryPoint]:
     return found
 
 
-def _load(entry: EntryPoint) -> Connect:
+def _load(entry: EntryPoint) -> Any:
     try:
-        loaded: Connect = entry.load()
-        return loaded
+        return entry.load()
     except ImportError as error:
         extra = entry.module.split(".")[0].removeprefix("unibus_")
         distribution = entry.dist.name if entry.dist is not None else "unibus"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from unibus import lifespan, negotiation, planning
+from unibus import lifespan, negotiation, planning, registry
 from unibus.consumer import Consumer
 from unibus.driver import (
     Address,
@@ -24,6 +24,7 @@ from unibus.driver import (
     Topic,
     TopicSubscription,
     Topology,
+    Url,
 )
 from unibus.envelope import Envelopes
 from unibus.errors import ConfigurationError, NotOpen, UnibusError
@@ -59,6 +60,7 @@ class Session:
         registrations: Sequence[Registration],
         bus: Any,
         declare: str,
+        durable: bool,
         default_store: str | IdempotencyStore | None,
     ) -> None:
         self.driver = driver
@@ -70,6 +72,7 @@ class Session:
         self.consuming = False
         self._bus = bus
         self._declare = declare
+        self._durable = durable
         self._default_store = default_store
         self.envelopes = Envelopes(name, clock)
         self._senders: dict[Address, Sender] = {}
@@ -77,7 +80,7 @@ class Session:
         self._known: set[Address] = set()
         self._uses = FirstUse(self._known)
         self._stores: dict[int, IdempotencyStore] = {}
-        self._memory_store: MemoryStore | None = None
+        self._named_stores: dict[str, IdempotencyStore] = {}
         self._claims: list[Claims] = []
         self._stack = AsyncExitStack()
         self._executor: ThreadPoolExecutor | None = None
@@ -103,7 +106,8 @@ class Session:
         return plans
 
     def requirements(self) -> list[negotiation.Requirement]:
-        asked = [requirement for plan in self.plans for requirement in negotiation.of_consumer(plan)]
+        asked = [*negotiation.of_bus(self._durable)]
+        asked += [requirement for plan in self.plans for requirement in negotiation.of_consumer(plan)]
         for producer in self._bus.producers:
             queue = self.addresses.queue(producer.queue)
             asked += negotiation.of_producer(queue.name, producer.delay, queue.ordering == "key")
@@ -231,16 +235,13 @@ class Session:
         chosen = store if store is not None else self._default_store
         if chosen is None:
             raise ConfigurationError(
-                '@idempotent has no store: give it one (store="memory" for a single process), or set it on the Bus'
+                '@idempotent has no store: give it one ("memory" for a single process, or a URL), or set it on the Bus'
             )
-        if chosen == "memory":
-            if self._memory_store is None:
-                self._memory_store = MemoryStore(self.clock)
-            chosen = self._memory_store
         if isinstance(chosen, str):
-            raise ConfigurationError(
-                f'@idempotent: no store for {chosen.split(":", 1)[0]!r} is known; there is "memory"'
-            )
+            if chosen not in self._named_stores:
+                made = MemoryStore(self.clock) if chosen == "memory" else registry.store(Url(chosen), self.clock)
+                self._named_stores[chosen] = made
+            chosen = self._named_stores[chosen]
         self._stores[id(chosen)] = chosen
         owner = f"{socket.gethostname()}:{os.getpid()}:{self.envelopes.stamps.next_id()}"
         claims = Claims(chosen, self.clock, owner, lease, ttl)

@@ -18,7 +18,7 @@ _SECRET_PARTS = ("password", "passwd", "token", "key", "secret", "sasl_", "aws_"
 class Url:
     """Parsed once; `str`, `repr` and every error show `***` in place of user info and secrets."""
 
-    __slots__ = ("host", "options", "password", "path", "port", "scheme", "username")
+    __slots__ = ("hosts", "options", "password", "path", "scheme", "username")
 
     def __init__(self, text: str) -> None:
         parts = urlsplit(text)
@@ -26,21 +26,25 @@ class Url:
             raise ConfigurationError(
                 "the broker's URL has no scheme; it looks like scheme://host/path?option=value, e.g. memory://"
             )
-        try:
-            port = parts.port
-        except ValueError as error:
-            raise ConfigurationError(f"the port of the {parts.scheme}:// URL is not a number up to 65535") from error
         self.scheme = parts.scheme.lower()
+        self.hosts = _hosts(parts.scheme, parts.netloc.rpartition("@")[2])
         self.username = unquote(parts.username) if parts.username is not None else None
         self.password = unquote(parts.password) if parts.password is not None else None
-        self.host = parts.hostname or ""
-        self.port = port
         self.path = parts.path
         self.options: dict[str, str] = {}
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if name in self.options:
                 raise ConfigurationError(f"option {name!r} stands twice in {self}; give it once")
             self.options[name] = value
+
+    @property
+    def host(self) -> str:
+        """The first of them, "" for none."""
+        return self.hosts[0][0]
+
+    @property
+    def port(self) -> int | None:
+        return self.hosts[0][1]
 
     def parse_options(self, model: type[M]) -> M:
         """The URL's options as the adapter's own model; unknown ones and bad values are named."""
@@ -65,12 +69,29 @@ class Url:
 
     def __str__(self) -> str:
         user = f"{MASK}@" if self.username is not None or self.password is not None else ""
-        port = f":{self.port}" if self.port is not None else ""
+        hosts = ",".join(_spelled(host, port) for host, port in self.hosts)
         query = "&".join(f"{quote(name)}={_masked(name, value)}" for name, value in self.options.items())
-        return f"{self.scheme}://{user}{self.host}{port}{self.path}" + (f"?{query}" if query else "")
+        return f"{self.scheme}://{user}{hosts}{self.path}" + (f"?{query}" if query else "")
 
     def __repr__(self) -> str:
         return f"Url({str(self)!r})"
+
+
+def _hosts(scheme: str, text: str) -> tuple[tuple[str, int | None], ...]:
+    """Several, with commas between them, are nodes of one cluster."""
+    hosts = []
+    for one in text.split(","):
+        parts = urlsplit(f"//{one}")
+        try:
+            hosts.append((parts.hostname or "", parts.port))
+        except ValueError as error:
+            raise ConfigurationError(f"the port of the {scheme}:// URL is not a number up to 65535") from error
+    return tuple(hosts)
+
+
+def _spelled(host: str, port: int | None) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port is None else f"{shown}:{port}"
 
 
 def _masked(name: str, value: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAX_LINES = 400
-SEAM = {"unibus.driver", "unibus.errors"}
+SEAM = {"unibus.driver", "unibus.errors", "unibus.idempotency.store"}
 # By scheme and by name: the core and the contract suite ask `capabilities`, never who the broker is.
 BROKERS = {"amqp", "amqps", "rabbitmq", "kafka", "redis", "rediss", "redis+pubsub", "sqs", "sns"}
 CLIENTS = {

@@ -145,6 +145,26 @@ def check(
 
 
 @app.command()
+def forward(
+    url: Annotated[str, typer.Argument(metavar="URL", help="The broker.")],
+    log_level: Annotated[
+        LogLevel, typer.Option(metavar="LEVEL", help="Log to stderr from debug, info, warning or error on.")
+    ] = LogLevel.info,
+    traceback: Traceback = False,
+) -> None:
+    """Move delayed messages to their queues when they are due.
+
+    Some brokers leave that to their clients. Consumers do it for what they
+    consume; this does it for all queues, while their consumers are away.
+    Several may run at once. SIGTERM or Ctrl-C ends it; nothing is lost.
+    """
+    from unibus.cli.forward import forward_url
+
+    with errors_in_one_line(traceback=traceback):
+        forward_url(url, log_level=log_level.value)
+
+
+@app.command()
 def adapters(json: Json = False, traceback: Traceback = False) -> None:
     """List the brokers that can be reached from here.
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unibus.driver import Capabilities, Guarantee, Limits, Support
+from unibus.driver import Capabilities, Confirmed, Guarantee, Limits, Support
 
 _MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86400.0
+_CONFIRMED: Mapping[Confirmed, str] = {
+    "memory": "is in memory: gone with the server's process",
+    "disk": "is on disk: survives a kill of the server",
+    "replicas": "is on several servers: survives the loss of one",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,7 @@ def capability_rows(capabilities: Capabilities) -> list[Row]:
     return [
         Row("queues", "native", _guarantee(c.queue_guarantee), ("queue_guarantee",)),
         Row("topics", "native", _guarantee(c.topic_guarantee), ("topic_guarantee",)),
+        Row("what is confirmed", None, _CONFIRMED[c.confirmed], ("confirmed",)),
         able("groups", "groups", "all get each message, their members share it"),
         able("ephemeral subscribers", "ephemeral", "hear what is published while connected"),
         able("patterns", "patterns", "`*` is one word of a topic, `#` any number"),

@@ -48,9 +48,11 @@ class Held(NamedTuple):
 class IdempotencyStore(Protocol):
     """Batches are the unit. Any error but CancelledError means that the store is down for now."""
 
-    async def open(self) -> None: ...
+    async def open(self) -> None:
+        """Connect. Raises AccessDenied or ConnectionLost. May be called again after `close`."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Idempotent."""
 
     async def claim(self, keys: Sequence[str], owner: str, lease: float) -> Sequence[Claim]:
         """Claim each key for `lease` seconds, or say who has it or that it is done. Keys are distinct."""

@@ -87,6 +87,7 @@ def capabilities(options: Options) -> Capabilities:
     # A delivery that is settled on receipt is held by nobody: no lease to lose, nothing to give back.
     holds = not options.at_most_once
     return Capabilities(
+        confirmed="memory",
         queue_guarantee=options.guarantee,
         topic_guarantee=options.guarantee,
         queue_ordering=_native(options.ordering),

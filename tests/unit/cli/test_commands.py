@@ -57,7 +57,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("cliapp", None)
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["adapters"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["check"], ["forward"], ["adapters"]])
 def test_help_says_what_it_does_and_how(command: list[str]) -> None:
     result = Result(*command, "--help")
     assert result.code == 0
@@ -211,3 +211,9 @@ def test_without_the_extra_it_says_how_to_get_it(
     assert capsys.readouterr().err == (
         'The command line is not installed; install it with: pip install "unibus[cli]"\n'
     )
+
+
+def test_forward_says_where_nothing_needs_to_be_moved() -> None:
+    result = Result("forward", "memory://")
+    assert result.code == 2
+    assert result.err.startswith("error: memory://: nothing to forward")

@@ -139,6 +139,15 @@ def test_a_url_is_parsed_and_hides_its_secrets() -> None:
     assert repr(url) == f"Url({str(url)!r})"
 
 
+def test_a_url_may_name_the_nodes_of_a_cluster() -> None:
+    url = Url("x://me:a,b@one:9092,two,[::1]:9094/path")
+    assert url.hosts == (("one", 9092), ("two", None), ("::1", 9094))
+    assert (url.host, url.port, url.password) == ("one", 9092, "a,b")
+    assert str(url) == "x://***@one:9092,two,[::1]:9094/path"
+    with pytest.raises(ConfigurationError, match="port"):
+        Url("x://one:9092,two:99999999")
+
+
 def test_options_are_parsed_into_the_adapters_model() -> None:
     assert Url("x://?lease=5").parse_options(Options).lease == 5
     with pytest.raises(ConfigurationError, match=r"bad option.*lease: Input should be a valid number"):

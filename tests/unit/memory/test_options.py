@@ -17,6 +17,7 @@ def capabilities(query: str) -> Capabilities:
 def test_defaults_of_the_queue_model() -> None:
     limits = Limits(messages=256)
     assert capabilities("") == Capabilities(
+        confirmed="memory",
         queue_ordering="native",
         topic_ordering="native",
         groups="native",
