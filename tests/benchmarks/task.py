@@ -16,11 +16,12 @@ class Impossible(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """name: of the queue, topic or stream that this turn is held on."""
+    """name: of the queue, topic or stream that this turn is held on. store: the URL of an idempotency store."""
 
     url: str
     name: str
     count: int
+    store: str | None = None
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

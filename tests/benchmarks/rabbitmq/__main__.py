@@ -7,15 +7,14 @@ Without a URL a broker is started. Never a test: the figures depend on the machi
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import table
-from tests.benchmarks.contest import Contender, Results, TurnFailed, hold
+from tests.benchmarks.contest import Contender
 from tests.benchmarks.load import A_SECOND, BATCH, PREFETCH, TASKS
-from tests.benchmarks.rabbitmq.scenarios import Scenarios
+from tests.benchmarks.program import Scenario, arguments, hold_all
+from tests.benchmarks.rabbitmq.scenarios import PACED, Scenarios
 
 if TYPE_CHECKING:
     from tests.brokers import Broker
@@ -25,62 +24,59 @@ FASTSTREAM = Contender("FastStream", "faststream", "tests.benchmarks.rabbitmq.fa
 MQ_BRIDGE = Contender("mq-bridge", "mq-bridge", "tests.benchmarks.rabbitmq.mq_bridge")
 EXPERT = Contender("expert", "aiormq", "tests.benchmarks.rabbitmq.expert")
 UNIBUS = Contender("unibus", "unibus", "tests.benchmarks.rabbitmq.unibus")
+IDEMPOTENT = Contender("unibus, idempotent", "unibus", "tests.benchmarks.rabbitmq.idempotent")
 CONTENDERS = {each.name: each for each in (RAW, FASTSTREAM, MQ_BRIDGE, EXPERT, UNIBUS)}
 
 ABOUT = {
     "rabbit_publish": f"{TASKS} tasks, each awaits its confirm; persistent (mq-bridge: batches of {BATCH})",
     "rabbit_consume": f"prefetch {PREFETCH}, validated by pydantic, acked after the handler",
-    "rabbit_paced": f"one message at a time, {A_SECOND} a second; persistent, each confirmed",
+    "rabbit_paced": f"one message at a time, {A_SECOND} a second, {PACED:,} at most; persistent, each confirmed",
+    "rabbit_idempotent": "as rabbit_consume; with 64 lanes, each key is claimed and completed in a store on Redis",
 }
 
 
-async def contest(scenarios: Scenarios, name: str, rounds: int) -> Results:
-    turn, count, contenders = {
-        "rabbit_publish": (scenarios.publish, scenarios.count, tuple(CONTENDERS.values())),
-        "rabbit_consume": (scenarios.consume, scenarios.count, tuple(CONTENDERS.values())),
-        "rabbit_paced": (scenarios.paced, scenarios.paced_count, (RAW, EXPERT, UNIBUS)),
-    }[name]
-    about = f"{ABOUT[name]}; {count:,} messages, median of {rounds}"
-    return await hold(Results(f"{name}, {scenarios.queue_type} queue", about), contenders, rounds, turn)
+def scenarios(turns: Scenarios, names: list[str]) -> Iterator[Scenario]:
+    everybody = tuple(CONTENDERS.values())
+    offered = {
+        "rabbit_publish": (turns.publish, everybody),
+        "rabbit_consume": (turns.consume, everybody),
+        "rabbit_paced": (turns.paced, (RAW, EXPERT, UNIBUS)),
+        "rabbit_idempotent": (turns.consume, (UNIBUS, IDEMPOTENT)),
+    }
+    for name in names:
+        turn, contenders = offered[name]
+        yield Scenario(f"{name}, {turns.queue_type} queue", ABOUT[name], contenders, turn)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.benchmarks.rabbitmq",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = arguments(
+        "tests.benchmarks.rabbitmq", __doc__, "amqp://…; queues named bench-… are made there and deleted", ABOUT, 20_000
     )
-    parser.add_argument("url", nargs="?", help="amqp://…; queues named bench-… are made there and deleted")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--count", type=int, default=20_000, help="messages a turn")
     parser.add_argument("--queue-type", choices=["quorum", "classic"], help="without: one after the other")
-    parser.add_argument("--only", choices=ABOUT, help="without: all scenarios")
-    parser.add_argument("--markdown", action="store_true", help="print tables for a document")
     parser.add_argument(
         "--filled-by", choices=CONTENDERS, help="who wrote what is consumed; without: each contender its own"
     )
+    parser.add_argument("--store", help="redis://… for rabbit_idempotent; without: one is started")
     given = parser.parse_args()
-    broker = None if given.url else _started()
+    names = [given.only] if given.only else list(ABOUT)
+    broker = None if given.url else _started("rabbitmq")
     url = broker.url if broker else given.url
-    show = table.markdown if given.markdown else table.terminal
+    store = given.store
+    if store is None and "rabbit_idempotent" in names:
+        store = _started("redis").url
     filler = CONTENDERS[given.filled_by] if given.filled_by else None
-    try:
-        for queue_type in [given.queue_type] if given.queue_type else ["quorum", "classic"]:
-            if broker is not None and broker.ours:  # for a contender that cannot say which type it means
-                broker.admin("rabbitmqctl", "update_vhost_metadata", "/", "--default-queue-type", queue_type)
-            scenarios = Scenarios(url, queue_type, given.count, filler)
-            for name in [given.only] if given.only else ABOUT:
-                print(show(asyncio.run(contest(scenarios, name, given.rounds))), flush=True)
-    except TurnFailed as error:
-        print(error, file=sys.stderr)
-        return 1
+    for queue_type in [given.queue_type] if given.queue_type else ["quorum", "classic"]:
+        if broker is not None and broker.ours:  # for a contender that cannot say which type it means
+            broker.admin("rabbitmqctl", "update_vhost_metadata", "/", "--default-queue-type", queue_type)
+        if code := hold_all(scenarios(Scenarios(url, queue_type, given.count, filler, store), names), given):
+            return code
     return 0
 
 
-def _started() -> Broker:
+def _started(name: str) -> Broker:
     from tests.brokers import broker  # needs a container engine's client
 
-    return broker("rabbitmq")
+    return broker(name)
 
 
 if __name__ == "__main__":

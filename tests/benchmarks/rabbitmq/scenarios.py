@@ -22,11 +22,15 @@ PACED: Final = 2_000
 
 
 class Scenarios:
-    """filler: publishes what is consumed; None: each contender does it for itself, untimed."""
+    """filler: publishes what is consumed; None: each contender does it for itself, untimed. store: the URL of a Redis
+    for keys that were handled."""
 
-    def __init__(self, url: str, queue_type: str, count: int, filler: Contender | None) -> None:
+    def __init__(
+        self, url: str, queue_type: str, count: int, filler: Contender | None = None, store: str | None = None
+    ) -> None:
         self._url = url
         self._filler = filler
+        self._store = store
         self.queue_type = queue_type
         self.count = count
         self.paced_count = min(count, PACED)
@@ -39,7 +43,7 @@ class Scenarios:
 
     async def consume(self, contender: Contender) -> Figures:
         async with self._queue() as (channel, name):
-            task = Task(self._url, name, self.count)
+            task = Task(self._url, name, self.count, self._store)
             await (self._filler or contender).run("publish", task)
             await inspection.holds(channel, name, self.count)
             figures = await contender.run("consume", task)

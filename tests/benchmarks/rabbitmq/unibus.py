@@ -34,11 +34,11 @@ async def consume(task: Task) -> Figures:
     async with bus.consuming():
         await done.wait()
         assert not (await bus.depth(queue.dead_letters)).ready
-    await _delete(task.url, queue.dead_letters.name)
+    await delete(task.url, queue.dead_letters.name)
     return handled.figures()
 
 
-async def _delete(url: str, queue: str) -> None:
+async def delete(url: str, queue: str) -> None:
     """The queue of dead letters, which the consumer made."""
     connection = await aiormq.connect(url)
     await (await connection.channel()).queue_delete(queue)

@@ -1,0 +1,1 @@
+"""unibus on Kafka beside what else there is: `python -m tests.benchmarks.kafka`."""
