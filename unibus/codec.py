@@ -6,8 +6,10 @@ class outside the handler's annotation.
 
 from __future__ import annotations
 
+import re
 import types
 import typing
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias, Union, get_args, get_origin
@@ -107,6 +109,10 @@ def _members(annotation: Any) -> list[type]:
 
 # --- encoding -------------------------------------------------------------------------------------
 
+# A payload whose fields were set to what its type does not allow. To ask pydantic to raise that as an error costs most
+# of a microsecond a call, so its warning, where it comes from this module, becomes one.
+warnings.filterwarnings("error", "Pydantic serializer warnings", UserWarning, re.escape(__name__) + r"\Z")
+
 
 class Encoder:
     """Payloads of one producer to bytes. With a type every payload is validated before it leaves."""
@@ -121,7 +127,7 @@ class Encoder:
         if annotation is not None and annotation is not bytes:
             adapter = adapter_for(annotation, f"producer of {self._title}")
             # By alias and without computed fields, so that what is written validates again.
-            dump = partial(adapter.serializer.to_json, by_alias=True, round_trip=True, warnings="error")
+            dump = partial(adapter.serializer.to_json, by_alias=True, round_trip=True)
             self._validate, self._dump = adapter.validator.validate_python, dump
         self._names: dict[type, dict[str, str]] = {}
 
@@ -137,19 +143,23 @@ class Encoder:
                 ) from error
         elif self._type is bytes and not isinstance(data, bytes):
             raise EncodeError(f"the producer sends bytes, not {type(data).__name__}")
-        if data is None:
-            return None, {}
-        if isinstance(data, (bytes, bytearray, memoryview)):
-            return bytes(data), {names.TYPE: "bytes", names.CONTENT_TYPE: names.BYTES}
         described = self._names.get(type(data))
         if described is None:
+            if data is None:
+                return None, _NOTHING
+            if isinstance(data, (bytes, bytearray, memoryview)):
+                return bytes(data), _BYTES
             described = self._names[type(data)] = _describe(type(data))
         try:
             return self._dump(data), described
-        except (PydanticSerializationError, ValueError) as error:
-            raise EncodeError(f"a payload of type {type(data).__name__} cannot be written as JSON: {error}") from error
+        except (PydanticSerializationError, ValueError, UserWarning) as error:
+            reason = _VALUE.sub("", str(error))  # it may be secret and end in logs
+            raise EncodeError(f"a payload of type {type(data).__name__} cannot be written as JSON: {reason}") from error
 
 
+_VALUE = re.compile(r"input_value=.*?, (?=input_type=)", re.DOTALL)
+_NOTHING: dict[str, str] = {}
+_BYTES = {names.TYPE: "bytes", names.CONTENT_TYPE: names.BYTES}
 _dump_anything = partial(to_json, by_alias=True, round_trip=True)
 
 

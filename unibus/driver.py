@@ -54,9 +54,10 @@ class Outcome(enum.Enum):
 class Outbound:
     """One message on its way to the broker. `attributes` are ours, `headers` the user's.
 
-    body: None is a tombstone. delay: seconds from now, 0 is none. topic: the topic that it was
-    first published to; it travels with re-sends to a group and with dead letters. message_id: the
-    logical id, the same on every re-send.
+    attributes: shared by messages that are alike and sent in the same moment, so they are never changed; a driver that
+    writes them in a form of its own may keep that by their identity, for as long as one call lasts. body: None is a
+    tombstone. delay: seconds from now, 0 is none. topic: the topic that it was first published to; it travels with
+    re-sends to a group and with dead letters. message_id: the logical id, the same on every re-send.
     """
 
     __slots__ = ("attributes", "body", "delay", "headers", "key", "message_id", "priority", "topic")
@@ -64,7 +65,7 @@ class Outbound:
     def __init__(
         self,
         body: bytes | None,
-        attributes: dict[str, str],
+        attributes: Mapping[str, str],
         headers: Mapping[str, str],
         key: str | None,
         message_id: str,

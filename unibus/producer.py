@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -47,17 +47,15 @@ class _Writer(Generic[T]):
     async def _send_many(
         self, items: Iterable[T] | AsyncIterable[T], make: Callable[[T], Outbound], sender: Sender, size: int
     ) -> int:
-        flight = _Flight(sender, size)
+        flight = _Flight(sender)
         try:
             if isinstance(items, AsyncIterable):
                 async for item in items:
-                    flight.board(make, item)
-                    if flight.full:
+                    if flight.board(make, item) >= size:
                         await flight.depart()
             else:
                 for item in items:
-                    flight.board(make, item)
-                    if flight.full:
+                    if flight.board(make, item) >= size:
                         await flight.depart()
         finally:
             await flight.depart()
@@ -70,33 +68,32 @@ class _Writer(Generic[T]):
 class _Flight:
     """Chunks of `send_many`: one is filled while another travels. What cannot be encoded stays behind, named."""
 
-    def __init__(self, sender: Sender, size: int) -> None:
+    def __init__(self, sender: Sender) -> None:
         self._sender = sender
-        self._size = size
         self._chunk: list[Outbound] = []
-        self._indices: list[int] = []
-        self._flying: tuple[list[int], asyncio.Future[dict[int, Exception]]] | None = None
+        self._first = 0
+        self._flying: tuple[Sequence[int], asyncio.Future[dict[int, Exception]]] | None = None
         self.count = 0
         self.errors: dict[int, Exception] = {}
 
-    @property
-    def full(self) -> bool:
-        return len(self._chunk) >= self._size
-
-    def board(self, make: Callable[[T], Outbound], item: T) -> None:
+    def board(self, make: Callable[[T], Outbound], item: T) -> int:
+        """Returns how many are on board."""
         try:
             self._chunk.append(make(item))
-            self._indices.append(self.count)
         except (EncodeError, MessageTooLarge) as error:
             self.errors[self.count] = error
         self.count += 1
+        return len(self._chunk)
 
     async def depart(self) -> None:
         """Send what is filled, and wait for the chunk before it."""
         if not self._chunk:
             return
         future = self._sender.send_chunk(self._chunk)
-        indices, self._chunk, self._indices = self._indices, [], []
+        indices: Sequence[int] = range(self._first, self.count)
+        if len(indices) > len(self._chunk):
+            indices = [index for index in indices if index not in self.errors]
+        self._chunk, self._first = [], self.count
         before, self._flying = self._flying, (indices, future)
         await self._arrived(before)
 
@@ -104,7 +101,7 @@ class _Flight:
         flying, self._flying = self._flying, None
         await self._arrived(flying)
 
-    async def _arrived(self, flying: tuple[list[int], asyncio.Future[dict[int, Exception]]] | None) -> None:
+    async def _arrived(self, flying: tuple[Sequence[int], asyncio.Future[dict[int, Exception]]] | None) -> None:
         if flying is not None:
             indices, future = flying
             for index, error in (await future).items():

@@ -47,6 +47,10 @@ class _One:
             self.future.set_exception(error)
             self.future.exception()  # a caller that was cancelled meanwhile will not ask for it
 
+    def confirm(self, count: int) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
 
 class _Chunk:
     """Where the outcomes of a chunk of `send_many` go: one future for all of them."""
@@ -61,12 +65,28 @@ class _Chunk:
     def settle(self, index: int, error: Exception | None) -> None:
         if error is not None:
             self.errors[index] = error
-        self.left -= 1
+        self.confirm(1)
+
+    def confirm(self, count: int) -> None:
+        """So many more have an outcome."""
+        self.left -= count
         if self.left == 0 and not self.future.done():
             self.future.set_result(self.errors)
 
 
 _Entry: TypeAlias = tuple[Outbound, _One | _Chunk, int]
+
+
+def _confirm(entries: Sequence[_Entry]) -> None:
+    """All of them are stored. Those of one chunk stand in a row, and are told at once."""
+    outcome, count = entries[0][1], 0
+    for entry in entries:
+        if entry[1] is outcome:
+            count += 1
+        else:
+            outcome.confirm(count)
+            outcome, count = entry[1], 1
+    outcome.confirm(count)
 
 
 class _Batch:
@@ -245,8 +265,7 @@ class Sender:
             self._give_back(batch)
             batch.entries = []
             if not errors:
-                for _, outcome, index in entries:
-                    outcome.settle(index, None)
+                _confirm(entries)
             else:
                 for position, (_, outcome, index) in enumerate(entries):
                     outcome.settle(index, errors.get(position))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -422,6 +424,28 @@ async def test_a_wrong_payload_is_refused_before_anything_leaves() -> None:
         with pytest.raises(EncodeError, match="sends bytes"):
             await bus.producer("orders", bytes).send("text")  # type: ignore[arg-type]
         assert t.all_sent == []
+
+
+CHANGED = """
+from pydantic import BaseModel
+from unibus.codec import Encoder
+
+class Order(BaseModel):
+    id: int
+
+order = Order(id=1)
+order.id = "hush"
+Encoder(Order).encode(order)
+"""
+
+
+def test_a_payload_that_was_changed_to_what_its_type_forbids_does_not_leave() -> None:
+    """In a process of its own: here every warning is an error."""
+    done = subprocess.run([sys.executable, "-c", CHANGED], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert "EncodeError: a payload of type Order cannot be written as JSON" in done.stderr
+    assert "field_name='id', input_type=str" in last
+    assert "hush" not in last
 
 
 async def test_send_many_names_what_could_not_be_encoded_and_sends_the_rest() -> None:
