@@ -1,0 +1,1 @@
+"""The same shop on any broker, with nothing but the URL changed."""

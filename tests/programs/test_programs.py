@@ -1,0 +1,95 @@
+"""The README's program, the examples and the main job on every broker, with nothing but the URL changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from tests.brokers import broker
+from tests.examples.commands import python
+from tests.examples.test_one_idea import ON_OTHER_BROKERS, assert_says
+from tests.unit.test_readme import examples
+
+
+class OnOne:
+    """server: in the catalogue of brokers. scheme: where it is not the catalogue's."""
+
+    server: ClassVar[str]
+    scheme: ClassVar[str] = ""
+
+    @property
+    def url(self) -> str:
+        own, _, rest = broker(self.server).url.partition("://")
+        return f"{self.scheme or own}://{rest}"
+
+
+class Flights(OnOne):
+    options: ClassVar[tuple[str, ...]] = ()
+
+    @pytest.mark.timeout(300)
+    def test_the_flights_balance(self) -> None:
+        ended = python("-m", "examples.flights", "--url", self.url, "--purge", "--json", *self.options, timeout=280)
+        assert ended.returncode == 0, ended.stderr
+        books = json.loads(ended.stdout.splitlines()[-1])
+        assert (books["read"], books["handled"], books["dead_lettered"]) == (27_004, 26_483, 521)
+        if not self.options:
+            assert books["counted"] == 26_483
+
+
+class Programs(Flights):
+    def test_the_program_of_the_readme_prints_the_same(self, tmp_path: Path) -> None:
+        code, output = examples()["orders.py"]
+        (tmp_path / "orders.py").write_text(code)
+        command = [sys.executable, "orders.py", self.url]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stderr == ""
+        assert done.stdout == output
+
+    def test_the_shop_tells_the_same_story_as_in_memory(self) -> None:
+        ended = python("-m", "examples.swap", "memory://", self.url)
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.endswith(": the same\n")
+
+
+class AllPrograms(Programs):
+    @pytest.mark.parametrize("example", [*ON_OTHER_BROKERS, "ordering"])
+    def test_an_example_runs_with_nothing_but_its_url_changed(self, example: str) -> None:
+        assert_says(example, "--url", self.url, essential=[])
+
+
+class TestRabbitMQ(AllPrograms):
+    server = "rabbitmq"
+
+
+class TestRabbitMQ3(Programs):
+    server = "rabbitmq-3"
+
+
+class TestRedis(AllPrograms):
+    server = "redis"
+
+
+class TestRedis7(Programs):
+    server = "redis-7"
+
+
+class TestRedisPubSub(Flights):
+    server = "redis"
+    scheme = "redis+pubsub"
+    options = ("--at-most-once",)
+
+    def test_the_shop_is_refused_until_it_accepts_losses(self) -> None:
+        refused = python("-m", "examples.swap", self.url)
+        assert refused.returncode == 1
+        assert 'says guarantee="at_most_once"' in refused.stderr
+        ended = python("-m", "examples.swap", "--at-most-once", "memory://", self.url)
+        assert ended.returncode == 0, ended.stderr
+
+
+class TestKafka(AllPrograms):
+    server = "kafka"
