@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from tests.brokers import images
-from tests.brokers.catalogue import CATALOGUE
+from tests.brokers.catalogue import CATALOGUE, CLUSTERS
 from tests.brokers.errors import BrokerUnavailable
 from tests.brokers.lease import lease
 from tests.brokers.servers import broker
@@ -23,10 +23,11 @@ AT_ONCE = 3
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.brokers", description=__doc__)
     parser.add_argument("what", choices=["up", "build"], help="start brokers, or only make or pull their images")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(CATALOGUE)}; without: all")
+    known = [*CATALOGUE, *CLUSTERS]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(known)}; without: all")
     arguments = parser.parse_args()
-    names = arguments.names or list(CATALOGUE)
-    if unknown := set(names) - set(CATALOGUE):
+    names = arguments.names or known
+    if unknown := set(names) - set(known):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("tests.brokers").setLevel(logging.INFO)
@@ -50,7 +51,7 @@ def _build(names: list[str]) -> None:
         print(f"{name}: {made} ({time.monotonic() - began:.1f} s)", flush=True)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(build, names))
+        list(pool.map(build, dict.fromkeys(CLUSTERS.get(name, name) for name in names)))
 
 
 def _up(names: list[str]) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from tests.brokers import probes
@@ -44,6 +45,7 @@ class Spec:
 
 
 KAFKA: Final = "4.4.0"
+KAFKA_NODES: Final = 3
 MOTO: Final = "5.2.5"
 
 
@@ -93,34 +95,73 @@ def _redis_command(place: Place) -> list[str]:
 
 
 def _kafka_environment(place: Place) -> dict[str, str]:
-    """Kafka tells its clients where to connect: those that came by port + 2 are told port + 3, a proxy's."""
+    return _kafka_node(place, 1, {1: place.port}) | _KAFKA_ALONE
+
+
+def _kafka_node(place: Place, number: int, ports: Mapping[int, int]) -> dict[str, str]:
+    """One node of those with these first ports, by their numbers.
+
+    Kafka tells its clients where to connect: those that came by port + 2 are told port + 3, a proxy's, and those
+    that came by port + 4 are told port + 5.
+    """
     listeners = {
         "PLAINTEXT": f"{place.bind}:{place.port}",
         "CONTROLLER": f"127.0.0.1:{place.port + 1}",
-        "PROXIED": f"{place.bind}:{place.port + 2}",
+        "NEAR": f"{place.bind}:{place.port + 2}",
+        "FAR": f"{place.bind}:{place.port + 4}",
     }
-    advertised = {"PLAINTEXT": f"127.0.0.1:{place.port}", "PROXIED": f"127.0.0.1:{place.port + 3}"}
+    advertised = {
+        "PLAINTEXT": f"127.0.0.1:{place.port}",
+        "NEAR": f"127.0.0.1:{place.port + 3}",
+        "FAR": f"127.0.0.1:{place.port + 5}",
+    }
     return {
-        "KAFKA_NODE_ID": "1",
+        "KAFKA_NODE_ID": str(number),
         "KAFKA_PROCESS_ROLES": "broker,controller",
         "KAFKA_LISTENERS": ",".join(f"{name}://{address}" for name, address in listeners.items()),
         "KAFKA_ADVERTISED_LISTENERS": ",".join(f"{name}://{address}" for name, address in advertised.items()),
         "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": ",".join(f"{name}:PLAINTEXT" for name in listeners),
         "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@{listeners['CONTROLLER']}",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": ",".join(f"{each}@127.0.0.1:{port + 1}" for each, port in ports.items()),
         # A killed broker may register again only when the session of its former life has ended.
         "KAFKA_BROKER_SESSION_TIMEOUT_MS": "4000",
         "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "1000",
-        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
         # 50 by default, which are all made before the first group can be joined.
         "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "5",
-        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
-        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "5",
         "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
-        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        # As it is by default: what asks for a topic by its name makes it, unless the client takes care.
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "true",
+        # 6 s by default; a killed consumer is noticed no sooner.
+        "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
         "KAFKA_HEAP_OPTS": "-Xms256m -Xmx768m",
     }
+
+
+_KAFKA_ALONE: Final = {
+    "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+}
+_KAFKA_TOGETHER: Final = {
+    "KAFKA_DEFAULT_REPLICATION_FACTOR": "3",
+    "KAFKA_MIN_INSYNC_REPLICAS": "2",
+    "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "3",
+    "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "3",
+    "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "2",
+    # 300 s by default: a node that comes back soon leads again what it has led before.
+    "KAFKA_LEADER_IMBALANCE_CHECK_INTERVAL_SECONDS": "5",
+}
+
+
+def kafka_cluster(ports: Mapping[int, int]) -> Iterator[Spec]:
+    """Nodes that know each other, one for each number and its first port."""
+    for number in ports:
+        yield replace(CATALOGUE["kafka"], environment=partial(_kafka_together, number, ports))
+
+
+def _kafka_together(number: int, ports: Mapping[int, int], place: Place) -> dict[str, str]:
+    return _kafka_node(place, number, ports) | _KAFKA_TOGETHER
 
 
 CATALOGUE: Final[Mapping[str, Spec]] = {
@@ -136,7 +177,7 @@ CATALOGUE: Final[Mapping[str, Spec]] = {
         environment=_kafka_environment,
         command=lambda place: [],
         usual_port=9092,
-        ports=4,
+        ports=6,
         version=KAFKA,
     ),
     "moto": Spec(
@@ -150,3 +191,6 @@ CATALOGUE: Final[Mapping[str, Spec]] = {
         version=MOTO,
     ),
 }
+
+CLUSTERS: Final = {"kafka-cluster": "kafka"}
+"""Brokers of several nodes, and what each node is."""

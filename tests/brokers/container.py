@@ -39,10 +39,11 @@ class Contained:
         self._container = container
 
     @classmethod
-    def run(cls, name: str, spec: Spec) -> Contained:
+    def run(cls, name: str, spec: Spec, port: int | None = None) -> Contained:
+        """port: the first of its own, free ones by default."""
         held = lease()
         image = images.image(spec, held)
-        port = _free_ports(spec.ports)
+        port = port or free_ports(spec.ports)
         try:
             container = _configured(image, spec, port, held).start()
         except (APIError, RequestException) as error:
@@ -104,7 +105,7 @@ class Contained:
 def _configured(image: str, spec: Spec, port: int, held: Lease) -> DockerContainer:
     # The guardian removes what is left, and needs no image for it.
     testcontainers_config.ryuk_disabled = True
-    on_host = _shares_network(held)
+    on_host = shares_network(held)
     place = Place("127.0.0.1" if on_host else "0.0.0.0", port)
     container = DockerContainer(
         image,
@@ -120,13 +121,13 @@ def _configured(image: str, spec: Spec, port: int, held: Lease) -> DockerContain
     return container
 
 
-def _shares_network(held: Lease) -> bool:
+def shares_network(held: Lease) -> bool:
     """Whether 127.0.0.1 in a container can be that of this machine: not in a virtual machine, nor rootless."""
     info = held.docker.info()
     return "Docker Desktop" not in info["OperatingSystem"] and "name=rootless" not in info.get("SecurityOptions", ())
 
 
-def _free_ports(count: int) -> int:
+def free_ports(count: int) -> int:
     """The first of `count` ports in a row, which stay the broker's when it is stopped."""
     for _ in range(100):
         first = random.choice(PORTS[:-count])

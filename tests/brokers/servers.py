@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.brokers.catalogue import CATALOGUE, Spec
+from tests.brokers.catalogue import CATALOGUE, CLUSTERS, Spec
 from tests.brokers.errors import BrokerUnavailable, NotOurs
 from tests.brokers.probes import probe
 
@@ -83,11 +83,15 @@ def broker(name: str) -> Broker:
 @cache
 def _started(name: str) -> Broker | BrokerUnavailable:
     """An error is kept, too: what cannot be built is not built again for every test."""
-    spec = CATALOGUE[name]
+    spec = CATALOGUE[CLUSTERS.get(name, name)]
     url = os.environ.get(variable(name))
     try:
         if url:
             server: Broker = External(name, url, spec)
+        elif name in CLUSTERS:
+            from tests.brokers.cluster import Cluster
+
+            server = Cluster.run(name)
         else:
             from tests.brokers.container import Contained  # needs a container engine's client
 

@@ -20,6 +20,7 @@ from tests.faults.processes import Processes, Worker
 from tests.faults.publishing import Publishing
 from tests.faults.server import Ground, taken
 from unibus import Bus, Queue
+from unibus.testing.proxy import FaultProxy
 
 CONSUMERS = 4
 SHARE = 16
@@ -47,6 +48,7 @@ class Run:
         self.ground = ground
         self.bounds = ground.server.bounds
         self.broker = ground.broker
+        self.url = ground.url
         self.count = matrix.count
         self.seed = matrix.seed
         self.folder = folder
@@ -85,6 +87,10 @@ class Run:
         elif error is None:
             self._row.outcome = "ok"
 
+    def proxy(self, door: int = 0) -> FaultProxy:
+        """Before the broker. door: 0 for publishers, 1 for consumers; only once each at a time."""
+        return self.ground.server.proxy(self.broker, door)
+
     def needs_delays(self) -> None:
         if self.ground.capabilities.delay.support == "none":
             pytest.skip("this broker cannot delay messages")
@@ -98,7 +104,7 @@ class Run:
         """Start a process that publishes: all messages of this run to its queue, unless told otherwise."""
         name = self._name("publishing")
         task = Publishing(
-            url=url or self.broker.url, queue=queue or self.queue, journal=self.processes.journal(name),
+            url=url or self.url, queue=queue or self.queue, journal=self.processes.journal(name),
             run=f"{queue or self.queue}", seed=self.seed, count=count or self.count, publishers=PUBLISHERS,
             pace=pace, delay=delay,
         )  # fmt: skip
@@ -109,7 +115,7 @@ class Run:
     ) -> list[Worker]:
         """Start the processes that consume; returns once all are ready."""
         self._consuming = Consuming(
-            url=url or self.broker.url, queue=self.queue, journal=self.folder, seed=self.seed, share=SHARE, work=work,
+            url=url or self.url, queue=self.queue, journal=self.folder, seed=self.seed, share=SHARE, work=work,
             failures=failures, store=store,
         )  # fmt: skip
         return await self._consume(CONSUMERS)
@@ -215,7 +221,7 @@ class Run:
         await self.until_share("confirmed")
         for publisher in set(self.processes.workers) - set(self.consumers):
             await publisher.ended()
-        async with Bus(self.broker.url) as bus:
+        async with Bus(self.url) as bus:
             await self._drained(bus, share, quiet)
             await self.processes.stop()
             await self.processes.kill_all()

@@ -11,6 +11,7 @@ from typing import Protocol
 from tests.brokers import Broker, broker
 from unibus import Bus, Queue
 from unibus.driver import Capabilities, Outcome, Topology
+from unibus.testing.proxy import FaultProxy
 
 
 class Tools(Protocol):
@@ -42,12 +43,22 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """name: in the catalogue of brokers. undeliverable: where delayed messages go whose queue is gone."""
+    """name: in the catalogue of brokers. undeliverable: where delayed messages go whose queue is gone.
+
+    options: of the URL, from its question mark on. doors: how a proxy stands before it, once for publishers and once
+    for consumers: behind which of its ports, counted from its first, and in front at which, where that is not free.
+    """
 
     name: str
     tools: Tools
     bounds: Bounds = field(default_factory=Bounds)
     undeliverable: Queue | None = None
+    options: str = ""
+    doors: tuple[tuple[int, int | None], ...] = ((0, None), (0, None))
+
+    def proxy(self, broker: Broker, door: int = 0) -> FaultProxy:
+        behind, front = self.doors[door]
+        return FaultProxy(broker.host, broker.port + behind, listen=0 if front is None else broker.port + front)
 
 
 class Ground:
@@ -58,6 +69,7 @@ class Ground:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.broker: Broker = broker(server.name)
+        self.url = self.broker.url + server.options
         self.capabilities: Capabilities
         self._free: list[str] = []
         self._declared_at = 0.0
@@ -75,7 +87,7 @@ class Ground:
     async def _declare(self) -> None:
         stem = f"faults.{uuid.uuid4().hex[:6]}"
         queues = [Queue(f"{stem}.{number}") for number in range(self.MANY)]
-        async with Bus(self.broker.url) as bus:
+        async with Bus(self.url) as bus:
             self.capabilities = bus.driver.capabilities
             for queue in queues:
                 await bus.driver.declare(Topology(create=(queue, queue.dead_letters)))

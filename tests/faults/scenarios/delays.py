@@ -40,7 +40,7 @@ async def killed(run: Run) -> None:
 async def orphaned(run: Run) -> None:
     """A queue is deleted for which messages wait. They are put aside and told of, and hold up no others."""
     server = run.ground.server
-    async with run.of(f"{ORPHANS} delayed to a deleted queue"), Bus(run.broker.url) as bus:
+    async with run.of(f"{ORPHANS} delayed to a deleted queue"), Bus(run.url) as bus:
         run.needs_delays()
         if (aside := server.undeliverable) is None:
             pytest.skip("this broker keeps no place for them")
@@ -50,7 +50,7 @@ async def orphaned(run: Run) -> None:
         await (await run.publish(queue=doomed, count=ORPHANS, delay=ORPHANED_FOR)).ended()
         run.reading.catch_up()
         sent = set(run.reading.ids("confirmed"))
-        assert await server.tools.delete(run.broker.url, doomed) == 0, "some were due too early"
+        assert await server.tools.delete(run.url, doomed) == 0, "some were due too early"
         gone = time.monotonic()
         await run.publish(count=run.count - ORPHANS, pace=10, delay=DELAYS)
         await run.recovered(Fault(gone, gone), "ended")

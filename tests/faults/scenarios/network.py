@@ -7,7 +7,6 @@ import time
 
 from tests.faults.load import MARK
 from tests.faults.run import IN_FLIGHT, PUBLISHERS, SHARE, Fault, Run
-from unibus.testing.proxy import FaultProxy
 
 HOLE = 10.0
 """Seconds."""
@@ -16,8 +15,8 @@ DROPS = 5
 
 async def black_hole(run: Run) -> None:
     """Both ways, for all: nothing is lost on the way, but nobody can know."""
-    async with run.of(f"black hole {HOLE:.0f} s"), FaultProxy(run.broker.host, run.broker.port) as proxy:
-        url = proxy.url(run.broker.url)
+    async with run.of(f"black hole {HOLE:.0f} s"), run.proxy() as proxy:
+        url = proxy.url(run.url)
         await run.consume(url=url, work=run.work(15))
         await run.publish(url=url, pace=15)
         await run.until_share("ended", 0.1)
@@ -39,10 +38,9 @@ async def black_hole(run: Run) -> None:
 
 async def dropped_replies(run: Run) -> None:
     """What the broker said is lost, and the connection with it: once to a publisher, once to a consumer, by turns."""
-    host, port = run.broker.host, run.broker.port
-    async with run.of(f"dropped replies x{2 * DROPS}"), FaultProxy(host, port) as near, FaultProxy(host, port) as far:
-        await run.consume(url=far.url(run.broker.url), work=run.work(20))
-        await run.publish(url=near.url(run.broker.url), pace=20)
+    async with run.of(f"dropped replies x{2 * DROPS}"), run.proxy(0) as near, run.proxy(1) as far:
+        await run.consume(url=far.url(run.url), work=run.work(20))
+        await run.publish(url=near.url(run.url), pace=20)
         await run.until_share("ended", 0.05)
         for _ in range(DROPS):
             confirm = near.drop_reply()

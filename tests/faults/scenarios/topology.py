@@ -18,7 +18,7 @@ async def deleted_live(run: Run) -> None:
         await run.publish(pace=10)
         await run.until_share("confirmed", 0.4)
         struck = time.monotonic()
-        lay_there = await run.ground.server.tools.delete(run.broker.url, run.queue)
+        lay_there = await run.ground.server.tools.delete(run.url, run.queue)
         gone = Fault(struck, time.monotonic())
         await run.until(lambda: len(run.of_kind("gaps")) > 0, "a consumer is told that its queue was made anew", 10)
         await run.recovered(gone, "confirmed", "ended")
