@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -60,6 +61,8 @@ class Run:
         self._matrix = matrix
         self._row = Row("", f"{ground.broker.name} {ground.broker.version}", matrix.count, matrix.seed)
         self._began = time.monotonic()
+        self._watched: Sequence[str] = ()
+        self._watching = AsyncExitStack()
         self._started = 0
         self._left = 0
         self._consuming: Consuming
@@ -71,12 +74,15 @@ class Run:
     async def __aenter__(self) -> Run:
         self._matrix.rows.append(self._row)
         self.queue = await self.ground.queue()
+        if (watch := self.ground.server.watch) is not None:
+            self._watched = await self._watching.enter_async_context(watch(self.url, self.queue))
         self.chances = load.chance(self.seed, self._row.fault)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._watching.aclose()
         await self.processes.kill_all()
         if self._row.confirmed == "-":  # it came to no reckoning: at least how far it came
             self.reading.catch_up()
@@ -120,9 +126,9 @@ class Run:
         )  # fmt: skip
         return await self._consume(CONSUMERS)
 
-    async def replace(self) -> None:
-        """One more consumer like the others."""
-        await self._consume(1)
+    async def more(self, count: int) -> None:
+        """So many more consumers like the others."""
+        await self._consume(count)
 
     async def _consume(self, many: int) -> list[Worker]:
         workers = []
@@ -138,6 +144,10 @@ class Run:
     def _name(self, what: str) -> str:
         self._started += 1
         return f"{self._started:02d}-{what}"
+
+    def only(self, count: int) -> None:
+        """Fewer messages than asked for: before anything is sent."""
+        self.count = self._row.n = min(self.count, count)
 
     def work(self, seconds: float) -> float:
         """What a handler must take so that all messages keep all consumers busy for so many seconds."""
@@ -265,6 +275,7 @@ class Run:
         limit = self.bounds.recovery if recovery is None else recovery
         complaints += [f"it took {took:.1f} s to recover" for took in self.recoveries if took > limit]
         complaints += self.processes.complaints(self.reading.entries)
+        complaints += self._watched
         if self._left:
             complaints.append(f"{self._left} messages are left in the queue")
         complaints += also

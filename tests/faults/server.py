@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +30,7 @@ class Bounds:
     settle: before a queue that was just declared survives a kill of the broker. recovery: from when the broker
     serves again to the first success. publish: what one attempt to send may take. redelivery: from the death of a
     process to the first of its messages at another one. told: from a look at the undeliverable to the next.
+    silence: after how long a consumer that says nothing loses what it holds; None: it keeps it.
     in_transit: how many messages the delays may repeat when the broker is killed. keeps_acks: whether what was acked
     stays so then; else all that was handled by then may come again.
     """
@@ -38,6 +41,7 @@ class Bounds:
     redelivery: float = 10.0
     told: float = 60.0
     in_transit: int = 0
+    silence: float | None = None
     keeps_acks: bool = True
 
 
@@ -47,6 +51,7 @@ class Server:
 
     options: of the URL, from its question mark on. doors: how a proxy stands before it, once for publishers and once
     for consumers: behind which of its ports, counted from its first, and in front at which, where that is not free.
+    watch: looks at a queue by its URL and name as long as a run lasts; what it finds to be wrong is added to a list.
     """
 
     name: str
@@ -55,6 +60,7 @@ class Server:
     undeliverable: Queue | None = None
     options: str = ""
     doors: tuple[tuple[int, int | None], ...] = ((0, None), (0, None))
+    watch: Callable[[str, str], AbstractAsyncContextManager[Sequence[str]]] | None = None
 
     def proxy(self, broker: Broker, door: int = 0) -> FaultProxy:
         behind, front = self.doors[door]

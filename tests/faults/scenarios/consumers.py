@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+import pytest
+
 from tests.faults.books import Books
-from tests.faults.run import SHARE, Run
+from tests.faults.run import CONSUMERS, IN_FLIGHT, SHARE, Run
 from tests.faults.sqlite_store import made
 
 KILLS = 10
@@ -41,6 +43,37 @@ async def killed_with_effects(run: Run) -> None:
         run.judge(books, duplicates=extra, extra_effects=extra, recovery=LASTS, also=enough(run))
 
 
+async def scaled(run: Run) -> None:
+    """More consumers come and, later, most of them go again, politely: all goes on, and little is repeated."""
+    async with run.of(f"consumers {CONSUMERS} -> {2 * CONSUMERS} -> {CONSUMERS // 2}"):
+        await run.consume(work=run.work(LASTS / 2))
+        await run.publish(pace=LASTS / 4)
+        await run.until_share("ended", 0.15)
+        await run.more(CONSUMERS)
+        await run.until_share("ended", 0.4)
+        leaving = run.chances.sample(run.consumers, 2 * CONSUMERS - CONSUMERS // 2)
+        for worker in leaving:
+            worker.ask_to_stop()
+        stayed = [worker.name for worker in leaving if not await worker.ended()]
+        books = await run.finished()
+        also = [f"{name} does not end" for name in stayed]
+        run.judge(books, duplicates=2 * IN_FLIGHT + len(books.unknown), also=also)
+
+
+async def slow(run: Run) -> None:
+    """Handlers that take three times as long as the broker waits for a silent consumer: ours is never silent."""
+    silence = run.bounds.silence
+    if silence is None:
+        pytest.skip("this broker does not take from a consumer what it holds, as long as its connection stands")
+    async with run.of(f"handlers of {3 * silence:.0f} s, where {silence:.0f} s of silence are suffered"):
+        run.only(IN_FLIGHT)
+        await run.publish()
+        await run.until_share("confirmed")
+        await run.consume(work=3 * silence)
+        books = await run.finished()
+        run.judge(books, duplicates=0)
+
+
 def enough(run: Run) -> list[str]:
     """Whether there was something to show."""
     return [] if len(run.recoveries) >= KILLS // 2 else [f"only {len(run.recoveries)} kills hit a first run"]
@@ -69,4 +102,4 @@ async def kill_one(run: Run) -> None:
     if fresh:
         await run.until(lambda: again() > 0, "what the killed process had in hand is begun again")
         run.recoveries.append(again() - died)
-    await run.replace()
+    await run.more(1)
