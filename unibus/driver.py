@@ -173,6 +173,7 @@ class Capabilities:
     max_body: bytes of one body; with `body_limit_counts_metadata` attributes and headers count too. What does
         not fit in the broker's own encoding, `send` refuses by MessageTooLarge.
     start_earliest: whether a new group can begin with what was published before it.
+    notes: what else somebody has to know who runs on this broker as it is set up, a sentence each.
     """
 
     queue_guarantee: Guarantee = "at_least_once"
@@ -198,6 +199,7 @@ class Capabilities:
     send: Limits = field(default_factory=Limits)
     receive: Limits = field(default_factory=Limits)
     settle: Limits = field(default_factory=Limits)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

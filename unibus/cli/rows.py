@@ -61,6 +61,7 @@ def capability_rows(capabilities: Capabilities) -> list[Row]:
         Row("one send", None, _limits(c.send), ("send",)),
         Row("one receive", None, _limits(c.receive), ("receive",)),
         Row("one settle", None, _limits(c.settle), ("settle",)),
+        Row("to be known", None, "; ".join(c.notes) or "nothing else", ("notes",)),
     ]
 
 
