@@ -14,11 +14,20 @@ R = TypeVar("R")
 
 
 class Coalescer(Generic[I, R]):
-    """Feeds single items to a function that takes many and answers each. One call at a time; idle it holds no task."""
+    """Feeds single items to a function that takes many and answers each. One call at a time; idle it holds no task.
 
-    def __init__(self, call: Callable[[list[I]], Awaitable[Sequence[R]]], most: int = 1000) -> None:
+    late: told the answer, None for a failure, of an item for which nobody waits any more.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[list[I]], Awaitable[Sequence[R]]],
+        most: int = 1000,
+        late: Callable[[I, R | None], None] | None = None,
+    ) -> None:
         self._call = call
         self._most = most
+        self._late = late
         self._waiting: list[tuple[I, asyncio.Future[R]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -48,16 +57,25 @@ class Coalescer(Generic[I, R]):
             results = await self._call([item for item, _ in batch])
         except (Exception, asyncio.CancelledError) as cause:
             if asked_to_end():
-                for _, answer in batch:
+                for item, answer in batch:
                     answer.cancel()
+                    self._tell_late(item, None)
                 raise
             error = OutcomeUnknown("the call was cut off") if isinstance(cause, asyncio.CancelledError) else cause
             error.__cause__ = error.__cause__ or (cause if error is not cause else None)
-            for _, answer in batch:
-                if not answer.done():
+            for item, answer in batch:
+                if answer.done():
+                    self._tell_late(item, None)
+                else:
                     answer.set_exception(error)
                     answer.exception()  # a caller that was cancelled will not ask for it
             return
-        for (_, answer), result in zip(batch, results, strict=True):
-            if not answer.done():
+        for (item, answer), result in zip(batch, results, strict=True):
+            if answer.done():
+                self._tell_late(item, result)
+            else:
                 answer.set_result(result)
+
+    def _tell_late(self, item: I, result: R | None) -> None:
+        if self._late is not None:
+            self._late(item, result)

@@ -45,7 +45,9 @@ class Claims:
         self._closed = False
         self._timer: Timer | None = None
         self._renewal: asyncio.Task[None] | None = None
-        self._claims: Coalescer[str, Claim] = Coalescer(lambda keys: store.claim(keys, owner, lease))
+        self._claims: Coalescer[str, Claim] = Coalescer(
+            lambda keys: store.claim(keys, owner, lease), late=self._answered_late
+        )
         self._completions: Coalescer[Held, bool] = Coalescer(lambda items: store.complete(items, ttl))
         self._releases: Coalescer[Held, bool] = Coalescer(store.release)
 
@@ -58,10 +60,10 @@ class Claims:
         self._local[key] = local = _Local()
         answer = self._claims.submit(key)
         try:
-            # Shielded: an answer that comes after we were cancelled must still be given back.
-            claim = await asyncio.shield(answer)
+            claim = await answer
         except asyncio.CancelledError:
-            answer.add_done_callback(lambda late: self._answered_late(key, late))
+            if answer.done() and not answer.cancelled():  # in the same moment
+                self._answered_late(key, None if answer.exception() is not None else answer.result())
             raise
         except Exception:
             self._free(key)
@@ -73,8 +75,8 @@ class Claims:
             self._free(key)
         return claim
 
-    def _answered_late(self, key: str, answer: asyncio.Future[Claim]) -> None:
-        claim = None if answer.cancelled() or answer.exception() is not None else answer.result()
+    def _answered_late(self, key: str, claim: Claim | None) -> None:
+        """Who claimed was cancelled meanwhile: nobody will give it back but we."""
         if isinstance(claim, New):
             self._local[key].held = Held(key, self._owner, claim.fence)
             self.release(key)
@@ -99,19 +101,16 @@ class Claims:
         return local is not None and local.held is not None
 
     async def complete(self, key: str) -> bool:
-        """Raises what the store raises; the claim is then still held and renewed."""
+        """Whether the claim was still ours. However often the store fails, it is tried again, and the claim renewed:
+        without it the message must not be acked."""
         held = self._local[key].held
         assert held is not None
-        done = await self._completions.submit(held)
-        self._free(key)
-        return done
-
-    async def complete_surely(self, key: str) -> bool:
-        """Complete, however often the store fails: without it the message must not be acked."""
         wait = 1.0
         while True:
             try:
-                return await self.complete(key)
+                done = await self._completions.submit(held)
+                self._free(key)
+                return done
             except Exception as error:
                 logger.warning("idempotency key %r cannot be completed, again in %.0f s: %s", key, wait, error)
             await self._clock.sleep(wait)

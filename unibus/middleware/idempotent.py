@@ -137,7 +137,7 @@ def _postponed(claim: Claim | Busy) -> Postponed | None:
 
 
 async def _complete(claims: Claims, key: str) -> None:
-    if claims.holds(key) and not await claims.complete_surely(key):
+    if claims.holds(key) and not await claims.complete(key):
         logger.warning("idempotency key %r was lost while its handler ran: its effect may have happened twice", key)
 
 

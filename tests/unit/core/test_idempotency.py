@@ -130,6 +130,24 @@ async def test_a_claim_cancelled_before_its_answer_is_given_back() -> None:
     assert isinstance((await store.claim(["k"], "other", 60))[0], New)
 
 
+async def test_a_claim_cancelled_in_the_moment_of_its_answer_is_given_back() -> None:
+    store = MemoryStore(MovableClock())
+    claim = store.claim
+
+    async def answering(keys: Sequence[str], owner: str, lease: float) -> Sequence[Claim]:
+        asyncio.get_running_loop().call_soon(waiting.cancel)
+        return await claim(keys, owner, lease)
+
+    store.claim = answering  # type: ignore[method-assign]
+    claims = Claims(store, MovableClock(), "me", 60, 1000)
+    waiting = asyncio.ensure_future(claims.claim("k"))
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    store.claim = claim  # type: ignore[method-assign]
+    await claims.close()
+    assert isinstance((await store.claim(["k"], "other", 60))[0], New)
+
+
 async def test_claims_are_renewed_while_held() -> None:
     clock = MovableClock()
     store = Flaky(clock)
