@@ -135,7 +135,8 @@ class Limits:
     """What one kind of call takes. The core never passes more.
 
     messages: in one call. bytes: bodies of one call together, None is no limit. calls: in flight
-    at once. min_messages: a further call starts beside one in flight only when so many wait.
+    at once. min_messages: a further call starts beside one in flight only when so many wait; from 2 on, what waits
+    is shared between the calls, so many each at least.
     """
 
     messages: int = 100

@@ -1,8 +1,8 @@
 """Sending: calls that are in flight together become batches, with no timer.
 
 The first message goes at the next tick of the loop, with all that came by then; what comes while a
-call is in flight is the next batch; a further call starts beside it once `min_messages` wait. An
-idle sender holds no task.
+call is in flight is the next batch; a further call starts beside it once `min_messages` wait, and
+what waits then is shared between them. An idle sender holds no task.
 
 Keyed messages on an ordered address: two batches in flight could invert a key. There are 1,024 key
 slots, and a slot is in at most one call at a time, the oldest first. When a message fails, those of
@@ -187,12 +187,13 @@ class Sender:
 
     def _take(self, batch: _Batch) -> None:
         """Fill the batch within the limits; slots that it takes from are set aside until it ends."""
-        room = self._fill(batch.entries, self._waiting, self._limits.bytes)
-        while self._slots and len(batch.entries) < self._limits.messages:
+        most = self._share()
+        room = self._fill(batch.entries, self._waiting, most, self._limits.bytes)
+        while self._slots and len(batch.entries) < most:
             slot = next(iter(self._slots))
             queue = self._slots.pop(slot)
             waited, taken = len(queue), len(batch.entries)
-            room = self._fill(batch.entries, queue, room)
+            room = self._fill(batch.entries, queue, most, room)
             if len(queue) == waited:  # no room left for its first message: it stays the oldest
                 self._slots = {slot: queue, **self._slots}
                 return
@@ -203,9 +204,16 @@ class Sender:
             if queue:
                 return
 
-    def _fill(self, entries: list[_Entry], queue: deque[_Entry], room: int | None) -> int | None:
+    def _share(self) -> int:
+        """How many this call takes. What waits is shared with the calls that may start beside it: callers that await their
+        own confirms would else go in step, and we would idle while the broker works, and it while we do."""
+        limits, ready = self._limits, self._ready()
+        free = limits.calls - len(self._calls) + 1
+        calls = min(free, ready // limits.min_messages) if limits.min_messages > 1 else 1
+        return min(limits.messages, -(-ready // max(calls, 1)))
+
+    def _fill(self, entries: list[_Entry], queue: deque[_Entry], most: int, room: int | None) -> int | None:
         """Move entries over, less those whose senders gave up; returns the bytes that are left."""
-        most = self._limits.messages
         waited = len(queue)
         if room is None:
             for _ in range(min(waited, most - len(entries))):
@@ -240,6 +248,8 @@ class Sender:
                     if self._ready() <= 0:
                         break  # all that waits is behind a call in flight, which goes on with it
                     continue
+                if self._count and not self._starting:
+                    self._start()
                 await self._call(batch)
         finally:
             self._calls.pop(task, None)

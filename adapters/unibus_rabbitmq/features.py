@@ -13,7 +13,7 @@ from unibus_rabbitmq.options import Options
 SERVER_TIMEOUT = 30 * 60.0
 """Seconds for which a delivery may stay unsettled, unless the server or the queue says otherwise."""
 
-SEND = Limits(messages=256, bytes=4 * 1024 * 1024, calls=4)
+SEND = Limits(messages=256, bytes=4 * 1024 * 1024, calls=4, min_messages=16)
 RECEIVE = Limits(messages=1000)
 SETTLE = Limits(messages=1000)
 

@@ -102,6 +102,21 @@ async def test_a_further_call_starts_only_when_enough_wait(waiting: int, calls: 
     await asyncio.gather(*futures)
 
 
+@pytest.mark.parametrize(
+    ("waiting", "calls"), [(31, [31]), (32, [16, 16]), (40, [20, 20]), (64, [16, 16, 16, 16]), (400, [100] * 4)]
+)
+async def test_what_waits_is_shared_between_the_calls_that_it_is_worth(waiting: int, calls: list[int]) -> None:
+    broker = Broker()
+    broker.gate.clear()
+    s = sender(broker, calls=4, min_messages=16, messages=256)
+    futures = [s.send(outbound(number)) for number in range(waiting)]
+    await ticks(10)
+    assert [len(call) for call in broker.calls] == calls
+    assert [one for call in broker.calls for one in call] == [str(number) for number in range(waiting)]
+    broker.gate.set()
+    await asyncio.gather(*futures)
+
+
 async def test_limits_of_messages_bytes_and_calls() -> None:
     broker = Broker()
     broker.gate.clear()
