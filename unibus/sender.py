@@ -205,8 +205,8 @@ class Sender:
                 return
 
     def _share(self) -> int:
-        """How many this call takes. What waits is shared with the calls that may start beside it: callers that await their
-        own confirms would else go in step, and we would idle while the broker works, and it while we do."""
+        """How many this call takes. What waits is shared with the calls that may start beside it: callers that await
+        their own confirms would else go in step, and we would idle while the broker works, and it while we do."""
         limits, ready = self._limits, self._ready()
         free = limits.calls - len(self._calls) + 1
         calls = min(free, ready // limits.min_messages) if limits.min_messages > 1 else 1
