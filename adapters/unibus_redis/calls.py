@@ -1,108 +1,135 @@
-"""One way to the server: a pool of connections, commands and scripts, one answer each, nothing sent twice."""
+"""All requests but reads: commands and scripts, each to the server that has its keys, none sent twice in silence."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from redis import exceptions as foreign
-from redis.asyncio.connection import BlockingConnectionPool, Connection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
-from unibus.driver import Clock, Url
-from unibus.errors import ConfigurationError
-from unibus_redis.failures import FOREIGN, translate
+from unibus.driver import Clock
+from unibus_redis.failures import FOREIGN, PASSING, Unreached, code_of, is_refusal, translate
+from unibus_redis.link import Argument, Command, Link
+from unibus_redis.nodes import Dedicated, Node, Nodes
+from unibus_redis.options import Endpoint
 
-_CONNECTIONS = 32
-_REFUSED = (foreign.AuthenticationError, foreign.AuthorizationError)
-_AWAY = (foreign.ConnectionError, foreign.TimeoutError, foreign.BusyLoadingError, OSError)
+_PATIENCE = 3.0
+"""Seconds at most, within which a server that turns requests away may come to its senses, or another take over."""
+_PAUSE = 0.1
+_ONE_NODE = 1.0
+"""Seconds to try to reach one node of a cluster, before asking the others who serves its slots now."""
 
-Argument = str | bytes | int | float
 
+class Script:
+    """Lua text, called by its hash."""
 
-@lru_cache(maxsize=64)
-def _sha(script: str) -> str:
-    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    __slots__ = ("sha", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def call(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Command:
+        return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+    def in_full(self, command: Command) -> Command:
+        return ("EVAL", self.text, *command[2:])
 
 
 class Calls:
-    """timeout: seconds within which an answer comes, unless a call says more.
+    """width: connections to each server; several where a call holds up its connection, waiting for a disk."""
 
-    The client's own retries are off: a call whose answer was lost is not repeated in silence, since
-    a write would happen twice and a read would leave what it took with nobody.
-    """
+    def __init__(self, endpoint: Endpoint, clock: Clock, width: int = 1) -> None:
+        self.nodes = Nodes(endpoint)
+        self._timeout = endpoint.options.timeout
+        self._moving = endpoint.mode == "cluster"
+        self._clock = clock
+        self._width = width
+        self._links: dict[Node, list[Link]] = {}
+        shown = ",".join(f"{host}:{port}" for host, port in endpoint.hosts)
+        self.where = f"{endpoint.service} of {shown}" if endpoint.service else shown
 
-    def __init__(self, url: Url, timeout: float) -> None:
-        path = url.path.strip("/")
-        if path and not path.isdigit():
-            raise ConfigurationError(f"{url}: the path is the number of a database, as in redis://host:6379/0")
-        self._timeout = timeout
-        self._where = f"{url.host or 'localhost'}:{url.port or 6379}"
-        self._pool: Any = BlockingConnectionPool(
-            max_connections=_CONNECTIONS,
-            timeout=timeout,
-            connection_class=Connection,
-            host=url.host or "localhost",
-            port=url.port or 6379,
-            db=int(path or 0),
-            username=url.username or None,
-            password=url.password,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-
-    async def command(self, *words: Argument, waits: float = 0.0) -> Any:
-        """The answer. waits: seconds that the server may take on purpose. Raises errors of ours."""
+    async def open(self) -> None:
+        """One attempt. Raises AccessDenied or ConnectionLost."""
         try:
-            connection = await self._pool.get_connection()
-            try:
-                return await self._exchange(connection, words, waits)
-            finally:
-                await self._pool.release(connection)
-        except FOREIGN as error:
-            raise translate(error, f"{words[0]!s} at {self._where}") from error
+            await self._link(await self.nodes.of("")).ready(0)
+        except (Unreached, *FOREIGN) as error:
+            raise translate(error, f"connecting to {self.where}") from error
 
-    async def script(self, text: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Like `command`, for a script."""
+    async def command(self, key: str, *words: Argument, waits: float = 0.0) -> Any:
+        """The answer of the server that has the key. Raises errors of ours."""
         try:
-            return await self.write(text, keys, arguments)
-        except FOREIGN as error:
-            raise translate(error, f"a script at {self._where}") from error
+            return (await self.request(key, [words], waits=waits))[0]
+        except (Unreached, *FOREIGN) as error:
+            raise translate(error, f"{words[0]!s} {key} at {self.where}") from error
 
-    async def connection(self, clock: Clock) -> Any:
-        """A connection that stands, to be given to `write`: as long as nothing has left, a server that
-        comes back within the timeout is no error. Raises foreign errors."""
-        deadline, wait = clock.monotonic() + self._timeout, 0.02
+    async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Like `command`."""
+        try:
+            return (await self.request(keys[0], [script.call(keys, arguments)], script))[0]
+        except (Unreached, *FOREIGN) as error:
+            raise translate(error, f"a script on {keys[0]} at {self.where}") from error
+
+    async def request(
+        self, key: str, commands: Sequence[Command], script: Script | None = None, waits: float = 0.0
+    ) -> list[Any]:
+        """All answers; those after the first may be errors. script: the one that the first command calls.
+
+        A server that is away, or turns the request away, is waited for as long as nothing was done. Raises Unreached
+        then, a foreign error where the server refused the first command or nobody knows what became of it.
+        """
+        deadline = self._clock.monotonic() + self._timeout
+        patience = self._clock.monotonic() + min(self._timeout, _PATIENCE)
         while True:
             try:
-                return await self._pool.get_connection()
-            except _AWAY as error:
-                if isinstance(error, _REFUSED) or clock.monotonic() + wait > deadline:
-                    raise
-            await clock.sleep(wait)
-            wait = min(2 * wait, 0.5)
+                link = self._link(await self.nodes.of(key))
+                left = max(deadline - self._clock.monotonic(), 0.0)
+                await link.ready(min(left, _ONE_NODE) if self._moving else left)
+            except (Unreached, *FOREIGN) as error:
+                if is_refusal(error) or self._clock.monotonic() + _PAUSE > deadline:
+                    raise error if isinstance(error, Unreached) else Unreached(error) from error
+                self.nodes.forget()
+                await self._clock.sleep(_PAUSE)
+                continue
+            replies = await link.exchange(commands, waits)
+            refused = replies[0]
+            if not isinstance(refused, Exception):
+                return replies
+            if isinstance(refused, foreign.NoScriptError) and script is not None:
+                commands = [script.in_full(commands[0]), *commands[1:]]
+                continue
+            if code_of(refused) not in PASSING:
+                raise refused
+            if self._clock.monotonic() > patience:
+                raise Unreached(refused)
+            self._turned_away(link, refused)
+            await self._clock.sleep(_PAUSE)
 
-    async def write(self, text: str, keys: Sequence[str], arguments: Sequence[Argument], connection: Any = None) -> Any:
-        """Run a script. Raises foreign errors."""
-        if connection is None:
-            connection = await self._pool.get_connection()
-        try:
-            rest = (len(keys), *keys, *arguments)
-            try:
-                return await self._exchange(connection, ("EVALSHA", _sha(text), *rest), 0.0)
-            except foreign.NoScriptError:
-                return await self._exchange(connection, ("EVAL", text, *rest), 0.0)
-        finally:
-            await self._pool.release(connection)
+    async def dedicated(self, key: str) -> Dedicated:
+        """A connection of its own to the server that has the key. Raises foreign errors."""
+        return Dedicated(await self.nodes.connect(await self.nodes.of(key)), self._timeout)
 
     async def close(self) -> None:
-        await self._pool.disconnect()
+        for link in self._all():
+            await link.close()
 
-    async def _exchange(self, connection: Any, words: Sequence[Argument], waits: float) -> Any:
-        await connection.send_command(*words)
-        return await connection.read_response(timeout=self._timeout + waits)
+    def _all(self) -> list[Link]:
+        return [link for links in self._links.values() for link in links]
+
+    def _link(self, node: Node) -> Link:
+        """The least busy."""
+        links = self._links.setdefault(node, [])
+        for link in links:
+            if not link.in_flight:
+                return link
+        if len(links) < self._width:
+            links.append(Link(lambda: self.nodes.connect(node), self._timeout, self._clock))
+            return links[-1]
+        return min(links, key=lambda link: link.in_flight)
+
+    def _turned_away(self, link: Link, refused: Exception) -> None:
+        """Look anew where the keys are: a moved slot, or a master that has become a replica."""
+        self.nodes.forget()
+        if code_of(refused) in ("READONLY", "MASTERDOWN"):
+            link.drop(str(refused))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from unibus.driver import (
     Capabilities,
@@ -16,125 +15,135 @@ from unibus.driver import (
     Source,
     Subscription,
     Topic,
-    TopicSubscription,
 )
-from unibus.errors import DestinationNotFound, TopologyMismatch
-from unibus_redis import scripts
-from unibus_redis.calls import Argument
+from unibus.errors import BatchError, SettlementLost
+from unibus_redis import keys, scripts
 from unibus_redis.driver import RedisDriver
-from unibus_redis.entries import Entry, fields_of
+from unibus_redis.failures import FOREIGN, Unreached, of_send
+from unibus_redis.holding import Holding
+from unibus_redis.link import Argument
 from unibus_redis.listener import Listener
-from unibus_redis.registry import described
+from unibus_redis.sending import Sending
 from unibus_redis.structured import encoded
 from unibus_redis.subscription import StreamSubscription
-
-_PARKED = "unibus.parked"
-
-_PUBLISH = "for i = 1, #ARGV, 2 do redis.call('PUBLISH', ARGV[i], ARGV[i + 1]) end"
 
 
 class PubSubDriver(RedisDriver):
     """A group hears every message in each of its members; one of them wins it. What fails is parked in
     a stream of the group, and is durable from then on."""
 
+    _registers = False
+
     @property
     def capabilities(self) -> Capabilities:
         return replace(
             super().capabilities, topic_guarantee="at_most_once", topic_ordering="none", ephemeral="native",
-            patterns="native",
         )  # fmt: skip
 
     async def subscribe(self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]) -> Subscription:
         if isinstance(source, Queue):
             return await super().subscribe(source, prefetch=prefetch, notify=notify)
         self._check()
+        holding = Holding(source, prefetch, self.options.lease, notify, self._clock)
+        parked = None
         if source.group is not None:
-            await self._verify(source)
-        subscription = ChannelSubscription(
-            source, self._stream(source), 0.0, self._calls, self._own_calls(), self.options, prefetch, notify,
-            self._clock,
-        )  # fmt: skip
-        await subscription.go_live(self._own_calls())
-        return self._started(subscription)
+            await self._topology.look_for(source)
+            parked = self._of_stream(source, self._stream(source), holding)
+        listener = Listener(source, self._calls, holding.inbox, notify, self._clock)
+        await listener.go_live()
+        subscription = ChannelSubscription(listener, holding, parked, self._sending)
+        self._started(subscription)
+        return subscription
 
     def _stream(self, source: Source) -> str:
-        return source.name if isinstance(source, Queue) else f"{_PARKED}.{source.group}"
+        return keys.of_queue(source) if isinstance(source, Queue) else keys.of_parked(source)
 
-    async def _register(self, subscription: TopicSubscription, stream: str, life: float) -> None:
-        text = described(subscription)
-        was = await self._calls.script(scripts.DECLARE_QUEUE, [stream, _PARKED], [text])
-        if was:
-            raise TopologyMismatch(f"{subscription} exists with {was.decode()}, not with {text}; use another name")
-
-    async def _verify(self, address: Source | Topic) -> None:
-        if isinstance(address, TopicSubscription) and address.group is None:
-            raise DestinationNotFound(f"{address} has nothing that could be verified")
-        await super()._verify(address)
-
-    async def _publish(self, topic: Topic, messages: Sequence[Outbound], connection: object) -> None:
+    async def _publish(self, topic: Topic, messages: Sequence[Outbound]) -> None:
         arguments: list[Argument] = []
         for message in messages:
-            arguments += [message.topic or topic.name, encoded(message)]
-        await self._calls.write(_PUBLISH, [], arguments, connection)
+            arguments += (message.topic or topic.name, encoded(message))
+        call = scripts.ANNOUNCE.call([], arguments)
+        try:
+            await self._calls.request(keys.VERSION, [call], scripts.ANNOUNCE)
+        except (Unreached, *FOREIGN) as error:
+            raise BatchError(dict.fromkeys(range(len(messages)), of_send(error)), len(messages)) from error
 
 
-class ChannelSubscription(StreamSubscription):
+class ChannelSubscription:
     """Hears channels and, with a group, reads the stream of what the group has parked."""
 
-    _listener: Listener
-
-    async def go_live(self, calls: Any) -> None:
-        assert isinstance(self.source, TopicSubscription)
-        self._listener = Listener(self.source, calls, self._calls, self.inbox, self.notify, self._clock)
-        await self._listener.go_live()
+    def __init__(
+        self, listener: Listener, holding: Holding, parked: StreamSubscription | None, sending: Sending
+    ) -> None:
+        self.inbox = holding.inbox
+        self._listener = listener
+        self.holding = holding
+        self._parked = parked
+        self._sending = sending
+        self._closed = False
 
     def start(self) -> None:
         self._listener.start()
-        if self._grouped:
-            super().start()
+        if self._parked is not None:
+            self._parked.start()
+
+    # --- the seam -------------------------------------------------------------------------------------
+
+    async def receive(self, max_messages: int, max_wait: float) -> Sequence[Delivery]:
+        return await self.inbox.receive(max_messages, max_wait)
 
     async def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, *, delay: float = 0.0) -> None:
         heard = [delivery for delivery in deliveries if delivery.token is None]
+        stale = 0
         if heard:
-            ours, _ = self.inbox.begin(heard)
-            if outcome is Outcome.NACK:
-                await self._return(ours)
+            ours, stale = self.inbox.begin(heard)
+            try:
+                if outcome is Outcome.NACK and ours:
+                    await self._park(ours)
+            except BaseException:
+                self.inbox.failed(ours)
+                raise
             self.inbox.done(ours)
         stored = [delivery for delivery in deliveries if delivery.token is not None]
-        if stored:
-            await super().settle(stored, outcome, delay=delay)
+        if stored and self._parked is not None:
+            await self._parked.settle(stored, outcome, delay=delay)
+        if stale:
+            raise SettlementLost(f"{stale} deliveries were not ours any more", count=stale)
+
+    async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
+        """Implements LeaseExtender, for what is parked; what was heard is nobody else's."""
+        if self._parked is not None:
+            await self._parked.extend(deliveries, seconds)
 
     async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         await self._listener.close()
-        await super().close()
+        unheard = [delivery for delivery in self.inbox.ready if delivery.token is None]
+        try:
+            if unheard:
+                await self._park(unheard)
+        finally:
+            if self._parked is not None:
+                await self._parked.close()
+            self.inbox.end()
 
     async def cut_off(self, reason: Exception) -> None:
+        """For tests: nothing is given back, and nobody is told."""
+        self._closed = True
         await self._listener.close()
-        await super().cut_off(reason)
+        if self._parked is not None:
+            await self._parked.cut_off(reason)
+        self.inbox.end(reason)
 
-    async def _return(self, deliveries: Sequence[Delivery]) -> None:
-        if not self._grouped:
+    async def _park(self, deliveries: Sequence[Delivery]) -> None:
+        """With a group they are durable from now on; without one they are handed out again, or gone."""
+        if self._parked is None:
             self.inbox.put(deliveries)
             return
-        arguments: list[Argument] = []
-        for one in deliveries:
-            message = Outbound(one.body, dict(one.attributes), one.headers, one.key, one.message_id)
-            fields = fields_of(message, one.address)
-            arguments += [len(fields), *fields]
-        await self._calls.script(scripts.SEND, [self.stream], arguments)
-
-    async def _leave(self, left: list[Delivery], handed_out: set[Delivery]) -> None:
-        if not self._grouped:
-            return
-        unheard = [one for one in left if one.token is None and one not in handed_out]
-        if unheard:
-            await self._return(unheard)
-        await super()._leave([one for one in left if isinstance(one.token, Entry)], handed_out)
-
-    async def _end_task(self) -> None:
-        if self._grouped:
-            await super()._end_task()
-
-    @property
-    def _grouped(self) -> bool:
-        return isinstance(self.source, TopicSubscription) and self.source.group is not None
+        messages = [
+            Outbound(one.body, dict(one.attributes), one.headers, one.key, one.message_id, topic=one.address)
+            for one in deliveries
+        ]
+        await self._sending.store(self._parked.stream, messages)

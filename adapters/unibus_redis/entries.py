@@ -1,23 +1,34 @@
 """A message as an entry of a stream.
 
-`data` is the body, `topic` where it was published, `ce_…` are the attributes under their CloudEvents
-names, `h:…` the user's headers; `returned` and `sent` are the driver's notes on an entry that was
-given back. Any other field, of a foreign producer, is a header.
+`data` is the body and `ce` the context (attributes, id, key, topic) as CloudEvents' JSON. Every other field is a
+header of the user; one that is called like a field of ours is written with `h:` before it. So a program without
+unibus reads `data`, and writes `XADD orders * data '{…}'` with any other fields. `unibus.returned` and `unibus.sent`
+are the driver's notes on an entry that was given back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from unibus.driver import Delivery, Outbound
+from unibus_redis import context
+
+BODY, CONTEXT = "data", "ce"
+RETURNED, SENT = "unibus.returned", "unibus.sent"
+_OURS = frozenset({BODY, CONTEXT, RETURNED, SENT})
+_ESCAPE = "h:"
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+Field = str | bytes
 
 
 class Entry:
-    """The token: id, count of deliveries, and until when it is ours (monotonic seconds)."""
+    """The token: id, fields, count of deliveries, and until when it is ours (monotonic seconds)."""
 
     __slots__ = ("count", "expires", "fields", "id")
 
-    def __init__(self, entry_id: str, fields: Sequence[bytes], count: int, expires: float) -> None:
+    def __init__(self, entry_id: bytes, fields: Sequence[bytes], count: int, expires: float) -> None:
         self.id = entry_id
         self.fields = fields
         self.count = count
@@ -26,56 +37,59 @@ class Entry:
     @property
     def place(self) -> tuple[int, int]:
         """Entries of a stream in their order."""
-        milliseconds, _, number = self.id.partition("-")
+        milliseconds, _, number = self.id.partition(b"-")
         return int(milliseconds), int(number)
 
 
-def fields_of(message: Outbound, topic: str | None) -> list[str | bytes]:
-    fields: list[str | bytes] = ["ce_id", message.message_id]
+def is_plain(message: Outbound) -> bool:
+    """Whether it has a body and no headers: the shape of nearly all, which scripts take without its field names."""
+    return message.body is not None and not message.headers
+
+
+def fields_of(message: Outbound, topic: str | None) -> list[Field]:
+    fields: list[Field] = [CONTEXT, context.write(message, topic)]
     if message.body is not None:
-        fields += ["data", message.body]
-    if message.key is not None:
-        fields += ["ce_partitionkey", message.key]
-    if topic is not None:
-        fields += ["topic", topic]
-    for name, value in message.attributes.items():
-        fields += ["ce_" + name, value]
+        fields += [BODY, message.body]
     for name, value in message.headers.items():
-        fields += ["h:" + name, value]
+        fields += [_ESCAPE + name if name in _OURS else name, value]
     return fields
 
 
 def delivery_of(entry: Entry, address: str) -> Delivery:
     """`entry.count` becomes the count of all deliveries: of the entry, and of what it was before it was given back."""
-    body: bytes | None = None
-    attributes: dict[str, str] = {}
-    headers: dict[str, str] = {}
-    notes: dict[str, str] = {}
+    fields = entry.fields
+    sent = float(entry.id.partition(b"-")[0]) / 1000
+    if len(fields) == 4 and fields[0] == b"ce" and fields[2] == b"data":
+        known = context.read(fields[1].decode(errors="replace"))
+        if known is not None:
+            message_id, key, topic, attributes = known
+            return Delivery(
+                fields[3], attributes, _NO_HEADERS, key, message_id or entry.id.decode(), topic or address, sent,
+                entry.count, entry.count > 1, entry, entry,
+            )  # fmt: skip
+    return _any_delivery(entry, address, sent)
+
+
+def _any_delivery(entry: Entry, address: str, sent: float) -> Delivery:
     pairs = iter(entry.fields)
-    for raw_name, raw in zip(pairs, pairs, strict=True):
-        name = raw_name.decode(errors="replace")
-        if name == "data":
-            body = raw
-            continue
-        value = raw.decode(errors="replace")
-        if name.startswith("ce_"):
-            attributes[name[3:]] = value
-        elif name.startswith("h:"):
-            headers[name[2:]] = value
-        elif name in ("topic", "returned", "sent"):
-            notes[name] = value
-        else:
-            headers[name] = value
-    entry.count += _number(notes.get("returned"))
-    sent = _number(notes.get("sent")) or entry.place[0]
+    values = {name.decode(errors="replace"): value for name, value in zip(pairs, pairs, strict=True)}
+    body = values.pop(BODY, None)
+    known = context.read(values.pop(CONTEXT, b"{}").decode(errors="replace")) or ("", None, None, {})
+    message_id, key, topic, attributes = known
+    entry.count += _number(values.pop(RETURNED, None))
+    sent = _number(values.pop(SENT, None)) / 1000 or sent
     return Delivery(
-        body, attributes, headers, attributes.pop("partitionkey", None), attributes.pop("id", entry.id),
-        notes.get("topic", address), sent / 1000, entry.count, entry.count > 1, entry, entry,
+        body, attributes, _headers(values.items()), key, message_id or entry.id.decode(), topic or address, sent,
+        entry.count, entry.count > 1, entry, entry,
     )  # fmt: skip
 
 
-def _number(text: str | None) -> int:
-    return int(text[:15]) if text is not None and text.isascii() and text.isdigit() else 0
+def _headers(fields: Iterable[tuple[str, bytes]]) -> Mapping[str, str]:
+    return {name.removeprefix(_ESCAPE): value.decode(errors="replace") for name, value in fields}
+
+
+def _number(text: bytes | None) -> int:
+    return int(text[:15]) if text is not None and text.isdigit() else 0
 
 
 def again(delivery: Delivery) -> Delivery:

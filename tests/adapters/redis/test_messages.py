@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from unibus.driver import Outbound
+from unibus_redis import context, keys
 from unibus_redis.entries import Entry, delivery_of, fields_of
 from unibus_redis.listener import channels_of
 from unibus_redis.structured import decoded, encoded
 
-MESSAGE = Outbound(b"\x00\xff", {"type": "t", "source": "s"}, {"data": "1", "ce": "2"}, "k", "id-1")
+HEADERS = {"data": "1", "ce": "2", "tenant": "Grüße"}
+MESSAGE = Outbound(b"\x00\xff", {"type": "t", "source": "s"}, HEADERS, "k", "id-1")
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 def as_entry(fields: list[str | bytes], count: int = 1) -> Entry:
-    return Entry("1700000000000-3", [one.encode() if isinstance(one, str) else one for one in fields], count, 0.0)
+    return Entry(b"1700000000000-3", [one.encode() if isinstance(one, str) else one for one in fields], count, 0.0)
 
 
 def test_an_entry_carries_all_of_a_message() -> None:
@@ -25,24 +30,67 @@ def test_an_entry_carries_all_of_a_message() -> None:
     assert (delivery.sent_at, delivery.deliveries, delivery.redelivered) == (1_700_000_000.0, 1, False)
 
 
+@given(
+    TEXTS.filter(bool), st.none() | TEXTS, st.none() | TEXTS,
+    st.dictionaries(st.sampled_from(["time", "type", "source", "traceparent", "unibusattempt"]), TEXTS),
+)  # fmt: skip
+def test_whatever_a_context_says_comes_back(
+    message_id: str, key: str | None, topic: str | None, attributes: dict[str, str]
+) -> None:
+    message = Outbound(b"", attributes, {}, key, message_id)
+    for _ in range(2):  # once as it is, once from what was remembered
+        text = context.write(message, topic)
+        assert context.read(text) == (message_id, key, topic, attributes)
+        assert json.loads(text)["id"] == message_id
+
+
+def test_of_an_id_or_a_key_that_stands_twice_the_last_counts() -> None:
+    for text in ('{"id":"1","id":"2"}', '{"id":"1","type":"t","id":"2"}', '{"id":"2","partitionkey":"k"}'):
+        known = context.read(text)
+        assert known is not None
+        assert (known[0], known[1]) == ("2", json.loads(text).get("partitionkey"))
+
+
+@pytest.mark.parametrize("text", ["", "x", "[]", "1", "{", '{"id":1,"a":null}', '{"id":"' + "[" * 100_000])
+def test_a_context_that_is_none_does_no_harm(text: str) -> None:
+    delivery = delivery_of(as_entry(["ce", text, "data", b"{}"]), "queue")
+    assert (delivery.body, delivery.message_id, delivery.address) == (b"{}", "1700000000000-3", "queue")
+
+
 def test_an_entry_that_was_given_back_keeps_its_count_and_its_time() -> None:
-    delivery = delivery_of(as_entry([*fields_of(MESSAGE, None), "returned", "2", "sent", "1600000000000"]), "queue")
+    notes: list[str | bytes] = ["unibus.returned", "2", "unibus.sent", "1600000000000"]
+    delivery = delivery_of(as_entry([*notes, *fields_of(MESSAGE, None)]), "queue")
     assert (delivery.deliveries, delivery.redelivered, delivery.sent_at) == (3, True, 1_600_000_000.0)
+    assert delivery.headers == HEADERS
 
 
 def test_an_entry_of_a_foreign_producer_is_a_plain_message() -> None:
-    delivery = delivery_of(as_entry(["data", b"{}", "tenant", "7", "returned", "x"]), "queue")
+    delivery = delivery_of(as_entry(["data", b"{}", "tenant", "7", "unibus.returned", "x"]), "queue")
     assert (delivery.body, delivery.headers, delivery.message_id) == (b"{}", {"tenant": "7"}, "1700000000000-3")
     assert delivery.deliveries == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"\x00\xff", b"{}", None])
-def test_a_channel_carries_all_of_a_message(body: bytes | None) -> None:
-    message = Outbound(body, {"type": "t"}, {"h": "Grüße"}, "k", "id-1")
-    delivery, publish_id = decoded(encoded(message).encode(), "a.b")
+@pytest.mark.parametrize("content", ["application/json", "application/octet-stream"])
+@pytest.mark.parametrize("headers", [{}, {"h": "Grüße"}], ids=["bare", "headers"])
+@pytest.mark.parametrize("body", [b"", b"\x00\xff", b"{}", b'{"a": "},\\"data\\":"}', b"no json", None])
+def test_a_channel_carries_all_of_a_message(body: bytes | None, headers: dict[str, str], content: str) -> None:
+    attributes = {"type": "t", "datacontenttype": content, "time": "2026-01-01T00:00:00.000Z"}
+    message = Outbound(body, attributes, headers, "k", "id-1")
+    delivery, publish_id = decoded(encoded(message), "a.b")
     assert publish_id
-    assert (delivery.body, delivery.attributes, delivery.headers) == (body, {"type": "t"}, {"h": "Grüße"})
+    assert (delivery.body, delivery.attributes, delivery.headers) == (body, attributes, headers)
     assert (delivery.key, delivery.message_id, delivery.address) == ("k", "id-1", "a.b")
+    assert delivery.sent_at == 1_767_225_600.0
+
+
+def test_a_body_that_is_json_stands_in_its_event_as_it_is() -> None:
+    message = Outbound(b'{"order": 7}', {"type": "t", "datacontenttype": "application/json"}, {}, None, "id-1")
+    event = json.loads(encoded(message))
+    assert (event["data"], event["type"], event["id"], event["specversion"]) == ({"order": 7}, "t", "id-1", "1.0")
+
+
+def test_each_publish_has_an_id_of_its_own() -> None:
+    assert decoded(encoded(MESSAGE), "t")[1] != decoded(encoded(MESSAGE), "t")[1]
 
 
 def test_what_a_foreign_publisher_says_is_the_body_unless_it_is_an_event() -> None:
@@ -54,9 +102,25 @@ def test_what_a_foreign_publisher_says_is_the_body_unless_it_is_an_event() -> No
     assert publish_id is None
 
 
+@given(st.binary(max_size=60))
+def test_whatever_is_said_on_a_channel_is_a_message(noise: bytes) -> None:
+    for raw in (noise, b'{"unibushead":"' + noise, b'{"unibushead":"000040",' + noise, b'{"specversion":"1.0"' + noise):
+        assert decoded(raw, "t")[0].address == "t"
+
+
 @pytest.mark.parametrize(
     ("pattern", "channels"),
     [("a.b", "a.b"), ("a.*", "a.*"), ("a.#", "a*"), ("#.b", "*b"), ("a.#.b", "a*.b"), ("#", "*")],
 )
 def test_a_glob_covers_its_pattern(pattern: str, channels: str) -> None:
     assert channels_of(pattern) == channels
+
+
+def test_what_belongs_to_a_stream_shares_its_slot_and_no_two_streams_share_it() -> None:
+    from redis.crc import key_slot
+
+    streams = ["orders", "{orders}", "a{orders}b", "{unibus}.group.g", "unibus.group.g.dlq"]
+    for key_of in (keys.delayed, keys.active, keys.declared):
+        assert len({key_of(stream) for stream in streams}) == len(streams)
+        for stream in streams:
+            assert key_slot(key_of(stream).encode()) == key_slot(stream.encode())

@@ -13,9 +13,9 @@ def invert_a_key() -> None:
 
     fill = Sender._fill
 
-    def inverting(self: Sender, entries: list[Any], queue: Any, room: Any) -> Any:
+    def inverting(self: Sender, entries: list[Any], queue: Any, most: int, room: Any) -> Any:
         begun = len(entries)
-        left = fill(self, entries, queue, room)
+        left = fill(self, entries, queue, most, room)
         entries[begun:] = reversed(entries[begun:])
         return left
 

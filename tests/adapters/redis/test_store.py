@@ -1,0 +1,171 @@
+"""The idempotency store's protocol, on Redis and on the store in the process, which is its model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import pytest_asyncio
+
+from tests.adapters.redis.conftest import opened, plain, until
+from tests.brokers import Broker, broker
+from unibus import Bus, Message, idempotent
+from unibus.driver import Queue, SystemClock, Topology, Url
+from unibus.errors import ConnectionLost, NotOpen
+from unibus.idempotency.memory import MemoryStore
+from unibus.idempotency.store import Done, Held, IdempotencyStore, InProgress, New
+from unibus.testing.proxy import FaultProxy
+from unibus_redis import connect_store
+
+Name = Callable[[str], str]
+
+
+@pytest_asyncio.fixture(params=["memory", "redis", "redis-7"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[IdempotencyStore]:
+    clock = SystemClock()
+    made: IdempotencyStore = (
+        MemoryStore(clock) if request.param == "memory" else connect_store(Url(broker(request.param).url), clock)
+    )
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def claimed(store: IdempotencyStore, key: str, owner: str, lease: float = 60) -> Held:
+    (claim,) = await store.claim([key], owner, lease)
+    assert isinstance(claim, New)
+    return Held(key, owner, claim.fence)
+
+
+async def test_a_key_is_claimed_once_and_then_done(store: IdempotencyStore, name: Name) -> None:
+    key = name("order/7 {x}")
+    held = await claimed(store, key, "a")
+    (other,) = await store.claim([key], "b", 60)
+    assert isinstance(other, InProgress)
+    assert other.owner == "a"
+    assert 50 < other.remaining <= 60
+    assert await store.complete([held], 60) == [True]
+    assert await store.claim([key], "b", 60) == [Done()]
+    assert await store.complete([held], 60) == [False], "it is done already"
+
+
+async def test_many_keys_are_one_call_with_an_answer_for_each(store: IdempotencyStore, name: Name) -> None:
+    taken, done = await claimed(store, name("taken"), "a"), await claimed(store, name("done"), "a")
+    await store.complete([done], 60)
+    keys = [name("taken"), name("done"), *[name(f"new.{n}") for n in range(200)]]
+    answers = await store.claim(keys, "b", 60)
+    assert [type(answer) for answer in answers] == [InProgress, Done, *[New] * 200]
+    held = [Held(key, "b", a.fence) for key, a in zip(keys[2:], answers[2:], strict=True) if isinstance(a, New)]
+    assert await store.renew([taken, *held[:2]], 60) == [True, True, True]
+    assert await store.release([Held(taken.key, "b", taken.fence), *held[:2]]) == [False, True, True]
+    assert await store.complete([*held, taken], 60) == [False, False, *[True] * 198, True]
+    assert await store.claim([], "b", 60) == []
+
+
+async def test_a_released_key_is_free_again_with_a_higher_fence(store: IdempotencyStore, name: Name) -> None:
+    first = await claimed(store, name("k"), "a")
+    assert await store.release([first]) == [True]
+    second = await claimed(store, name("k"), "a")
+    assert second.fence > first.fence
+    assert await store.complete([first], 60) == [False], "an old fence speaks for nobody"
+    assert await store.complete([second], 60) == [True]
+
+
+async def test_a_claim_lapses_and_its_owner_may_still_speak_until_another_has_taken_it(
+    store: IdempotencyStore, name: Name
+) -> None:
+    late, lost = await claimed(store, name("late"), "a", 0.05), await claimed(store, name("lost"), "a", 0.05)
+    taken = list[Held]()
+
+    async def lapsed() -> bool:
+        (claim,) = await store.claim([name("lost")], "b", 60)
+        taken.extend([Held(name("lost"), "b", claim.fence)] if isinstance(claim, New) else [])
+        return bool(taken)
+
+    await until(lapsed)
+    assert taken[0].fence > lost.fence
+    assert await store.complete([late, lost], 60) == [True, False]
+    assert await store.renew([lost, taken[0]], 60) == [False, True]
+
+
+async def test_a_renewed_claim_does_not_lapse(store: IdempotencyStore, name: Name) -> None:
+    held = await claimed(store, name("k"), "a", 0.3)
+    for _ in range(8):
+        await asyncio.sleep(0.1)  # the lease itself
+        assert await store.renew([held], 0.3) == [True]
+    assert isinstance((await store.claim([name("k")], "b", 60))[0], InProgress)
+
+
+async def test_what_is_done_is_forgotten_when_its_time_is_over(store: IdempotencyStore, name: Name) -> None:
+    await store.complete([await claimed(store, name("k"), "a")], 0.05)
+
+    async def free() -> bool:
+        return isinstance((await store.claim([name("k")], "b", 60))[0], New)
+
+    await until(free)
+
+
+async def test_of_many_who_claim_at_once_one_wins(store: IdempotencyStore, name: Name) -> None:
+    claims = await asyncio.gather(*[store.claim([name("k")], f"owner-{n}", 60) for n in range(50)])
+    assert sum(isinstance(claim, New) for (claim,) in claims) == 1
+
+
+async def test_nothing_that_the_store_writes_stays_for_ever(server: Broker, name: Name) -> None:
+    store = connect_store(Url(server.url), SystemClock())
+    await store.open()
+    await claimed(store, name("claimed"), "a")
+    await store.complete([await claimed(store, name("done"), "a")], 60)
+    async with plain(server.url) as client:
+        left = [await client.ttl(key) async for key in client.scan_iter(f"*{name('')}*")]
+    await store.close()
+    assert len(left) == 2
+    assert all(0 < seconds <= 24 * 3600 + 60 for seconds in left)
+
+
+async def test_a_store_that_is_away_says_so_and_comes_back(server: Broker, url: str, proxy: FaultProxy) -> None:
+    store = connect_store(Url(url + "?timeout=1"), SystemClock())
+    with pytest.raises(NotOpen):
+        await store.claim(["k"], "a", 1)
+    proxy.cut(refuse=True)
+    with pytest.raises(ConnectionLost):
+        await store.open()
+    proxy.heal()
+    await store.open()
+    proxy.cut(refuse=True)
+    with pytest.raises(ConnectionLost):
+        await store.claim(["k"], "a", 1)
+    proxy.heal()
+
+    async def back() -> bool:
+        try:
+            return bool(await store.claim(["k"], "a", 1))
+        except ConnectionLost:
+            return False
+
+    await until(back)
+    await store.close()
+
+
+async def test_a_handler_with_a_store_by_url_has_one_effect_for_each_key(server: Broker, name: Name) -> None:
+    buses, effects = [Bus(server.url), Bus(server.url)], list[str]()
+    for bus in buses:
+
+        @bus.consumer(name("orders"))
+        @idempotent(key=lambda message: message.data, store=server.url)
+        async def handle(order: str, message: Message[str]) -> None:
+            effects.append(order)
+
+    async with opened(server.url) as driver:
+        await driver.declare(Topology(create=(Queue(name("orders")),)))
+    async with buses[0], buses[1], buses[0].consuming(), buses[1].consuming():
+        await buses[0].producer(name("orders")).send_many([f"{name('o')}-{n % 20}" for n in range(200)])
+
+        async def all_settled() -> bool:
+            depth = await buses[0].depth(name("orders"))
+            return depth.ready == 0 and depth.in_flight == 0
+
+        await until(all_settled)
+    assert sorted(effects) == sorted(f"{name('o')}-{n}" for n in range(20))
