@@ -3,310 +3,308 @@
 from __future__ import annotations
 
 import asyncio
-import re
+import itertools
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka import errors as foreign
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.structs import TopicPartition
 
 from unibus.driver import (
     Address,
     Capabilities,
     Clock,
+    Confirmed,
     Depth,
     DriverEvent,
     Outbound,
     Queue,
     Source,
-    Subscription,
     Topic,
     TopicSubscription,
     Topology,
     Url,
 )
-from unibus.errors import (
-    BatchError,
-    ConfigurationError,
-    ConnectionLost,
-    DestinationNotFound,
-    NotOpen,
-    OutcomeUnknown,
-    TopologyMismatch,
-)
-from unibus_kafka.failures import FOREIGN, of_send, translated
-from unibus_kafka.options import Options, capabilities
-from unibus_kafka.records import record_of
-from unibus_kafka.subscription import KafkaSubscription
+from unibus.errors import BatchError, ConnectionLost, DriverError, NotOpen, UnsupportedCapability
+from unibus_kafka import delays
+from unibus_kafka.cluster import Cluster
+from unibus_kafka.endpoint import Endpoint
+from unibus_kafka.ephemeral import EphemeralSubscription
+from unibus_kafka.features import capabilities
+from unibus_kafka.forwarder import Forwarder
+from unibus_kafka.keeper import Keeper
+from unibus_kafka.partitioner import hashed, partition_of
+from unibus_kafka.patterns import group_of, topic_of
+from unibus_kafka.producer import Producer
+from unibus_kafka.records import Record, record_of, with_due
+from unibus_kafka.subscription import KafkaSubscription, is_ephemeral
+from unibus_kafka.topics import Topics, missing
 
-_LONGEST_JOIN = 60.0
-_LONGEST_BOOTSTRAP = 5.0
+logger = logging.getLogger("unibus.kafka")
+
+MANY = 1_000_000
+"""Deliveries that a forwarder may hold: what bounds it is how much of each partition of its tiers it may."""
 
 
 class KafkaDriver:
-    """Confirmed means: written by all replicas that are in sync (`acks=all`)."""
+    """Confirmed means: written by all replicas that are in sync (`acks=all`). See `Options` for the URL."""
 
     def __init__(self, url: Url, clock: Clock) -> None:
-        if url.path.strip("/") or url.username or url.password:
-            raise ConfigurationError(f"{url}: use kafka://host:port?option=value")
-        self.options = url.parse_options(Options)
-        self._servers = f"{url.host or 'localhost'}:{url.port or 9092}"
+        self._endpoint = Endpoint(url)
         self._clock = clock
+        self._capabilities = capabilities("replicas")
         self._away: Exception | None = NotOpen("the Kafka driver is not open; call open() first")
-        self._producer: Any = None
-        self._admin: Any = None
-        self._known: set[str] = set()
-        self._made: set[str] = set()  # a node lists a topic only a little after it was made
+        self._cluster = Cluster(self._endpoint, clock)
+        self._topics: Topics
+        self._producer: Producer
         self._subscriptions: list[KafkaSubscription] = []
+        self._turn = itertools.count()
 
     @property
     def capabilities(self) -> Capabilities:
-        return capabilities()
+        return self._capabilities
 
     async def open(self) -> None:
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=self._servers)
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=self._servers, acks="all", enable_idempotence=True, max_request_size=2_000_000
-        )
+        if self._away is None:
+            return
+        options = self._endpoint.options
         try:
-            with translated(f"connecting to {self._servers}"):
-                # Something else that listens there would keep the client waiting for most of a minute.
-                await asyncio.wait_for(self._producer.start(), _LONGEST_BOOTSTRAP)
-                await asyncio.wait_for(self._admin.start(), _LONGEST_BOOTSTRAP)
+            await self._cluster.open()
+            self._capabilities = capabilities(await self._confirmed())
         except BaseException:
-            await self._stop_clients()
+            await self._cluster.close()
             raise
+        self._topics = Topics(self._cluster, options, self._clock)
+        self._producer = Producer(self._cluster, self._clock, options.timeout, options.compression)
         self._away = None
 
     async def declare(self, topology: Topology) -> None:
-        self._check()
-        for address in topology.verify:
-            await self._verify(address)
-        for address in topology.create:
-            partitions = address.partitions if isinstance(address, (Queue, Topic)) else None
-            await self._create(_topic_of(address), partitions)
-            if isinstance(address, TopicSubscription):
-                await self._create_group(address)
+        self._live()
+        if topology.verify:
+            await self._topics.verify(topology.verify)
+        if topology.create:
+            await self._topics.create(topology.create)
 
     async def send(self, address: Address, messages: Sequence[Outbound]) -> None:
-        self._check()
-        topics = [_topic_of(address)] * len(messages)
-        if isinstance(address, Topic):
-            topics = [address.physical or message.topic or address.name for message in messages]
-            for topic in set(topics):
-                if not await self._exists(topic):
-                    await self._create(topic, None)
-        elif not await self._exists(topics[0]):
-            raise BatchError(dict.fromkeys(range(len(messages)), _missing(address)), len(messages))
-        errors: dict[int, Exception] = {}
-        pending: dict[asyncio.Future[Any], int] = {}
-        for place, (message, topic) in enumerate(zip(messages, topics, strict=True)):
-            note = None if isinstance(address, Topic) else message.topic
-            try:
-                pending[await self._producer.send(topic, **record_of(message, note))] = place
-            except FOREIGN as error:
-                errors[place] = of_send(error)
-        errors |= await self._outcomes(pending)
-        if errors:
-            raise BatchError(errors, len(messages))
+        self._live()
+        self._topics.claim(address)
+        topics = await self._destinations(address, messages)
+        records = self._records(address, messages, topics)
+        later = [index for index, message in enumerate(messages) if message.delay > 0]
+        if later:
+            await self._delay(address, messages, records, later)
+        await self._confirm(records)
 
-    async def subscribe(self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]) -> Subscription:
-        self._check()
-        lasting = not isinstance(source, TopicSubscription) or source.group is not None
-        if lasting:
-            await self._verify(source)
-        consumer = self._consumer(source)
-        subscription = KafkaSubscription(
-            source, consumer, _topic_of(source), self.options, prefetch, notify, self._clock
-        )
-        if isinstance(source, TopicSubscription):
-            for pattern in source.patterns:
-                if "*" not in pattern and "#" not in pattern:
-                    await self._create(pattern, None)
-        try:
-            with translated(f"subscribing to {source}"):
-                await self._go_live(source, subscription, consumer)
-        except BaseException:
-            await consumer.stop()
-            raise
+    async def subscribe(
+        self, source: Source, *, prefetch: int, notify: Callable[[DriverEvent], None]
+    ) -> KafkaSubscription:
+        self._live()
+        if isinstance(source, TopicSubscription) and is_ephemeral(source):
+            subscription: KafkaSubscription = EphemeralSubscription(
+                source, self._endpoint, self._cluster, self._topics, prefetch, notify, self._clock
+            )
+        else:
+            await self._topics.verify([source])
+            subscription = KafkaSubscription(source, self._endpoint, self._cluster, prefetch, notify, self._clock)
+        await subscription.start()
+        self._keep(subscription)
         self._subscriptions = [live for live in self._subscriptions if not live.inbox.ended]
         self._subscriptions.append(subscription)
-        subscription.start()
         return subscription
 
-    async def _go_live(self, source: Source, subscription: KafkaSubscription, consumer: Any) -> None:
-        if isinstance(source, Queue):
-            consumer.subscribe([_topic_of(source)], listener=subscription.listener)
-        elif source.group is not None:
-            consumer.subscribe(pattern=topics_of(source), listener=subscription.listener)
-        else:
-            await consumer.start()
-            await subscription.begin_at_the_end(lambda: self._matching(source))
-            return
-        await consumer.start()
-        await asyncio.wait_for(subscription.live.wait(), _LONGEST_JOIN)
-
-    async def _matching(self, source: TopicSubscription) -> set[TopicPartition]:
-        regex = re.compile(topics_of(source))
-        return set(await self._partitions([topic for topic in await self._admin.list_topics() if regex.match(topic)]))
-
     async def depth(self, source: Source) -> Depth:
-        """What is not committed yet, less what this process holds; what others hold counts as ready."""
-        self._check()
-        await self._verify(source)
-        committed = await self._admin.list_consumer_group_offsets(_group_of(source))
-        async with _helper(self._servers) as consumer:
-            tps = await self._partitions([_topic_of(source)])
-            first, last = await consumer.beginning_offsets(tps), await consumer.end_offsets(tps)
-        lag = 0
-        for tp in tps:
-            done = committed[tp].offset if tp in committed else -1
-            lag += last[tp] - (done if done >= 0 else first[tp])
-        ours = sum(one.unsettled for one in self._subscriptions if one.source == source and not one.inbox.ended)
-        return Depth(ready=max(lag - ours, 0))
+        """The group's lag, less what this process holds; what others hold counts as ready."""
+        self._live()
+        await self._topics.verify([source])
+        tps = await self._topics.partitions_of([topic_of(source)])
+        committed = await self._cluster.committed(group_of(source), tps)
+        ends = await self._cluster.offsets(tps, "end")
+        begins = await self._cluster.offsets([tp for tp in tps if tp not in committed], "first")
+        lows = {tp: committed[tp][0] if tp in committed else begins[tp] for tp in tps}
+        ours = 0
+        for one in self._subscriptions:
+            if one.source == source and not one.inbox.ended:
+                ours += one.unsettled
+                lows |= {tp: low for tp, part in one.partitions.items() if tp in lows and (low := part.mark.low)}
+        return Depth(ready=max(sum(ends[tp] - lows[tp] for tp in tps) - ours, 0))
+
+    async def forward(self) -> None:
+        """Implements Forwarding: for every target that has tiers, as long as there are any."""
+        self._live()
+        running: dict[str, asyncio.Task[None]] = {}
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                for target in await self._delayed_targets():
+                    if target not in running or running[target].done():
+                        running[target] = loop.create_task(
+                            self._forwarder(target).run(), name=f"unibus kafka forward {target}"
+                        )
+                await self._clock.sleep(self._endpoint.options.metadata_age)
+        finally:
+            for task in running.values():
+                task.cancel()
+            if running:
+                await asyncio.wait(running.values())
 
     async def close(self) -> None:
         if self._away is None:
             self._away = NotOpen("the Kafka driver is closed")
             for subscription in list(self._subscriptions):
                 await subscription.close()
-            await self._stop_clients()
+            await self._stop_sending()
 
     async def vanish(self) -> None:
         """For tests: what a killed process looks like to the cluster. Later calls raise ConnectionLost."""
         self._away = ConnectionLost("the process behind this driver was killed by its test")
         for subscription in list(self._subscriptions):
             await subscription.cut_off(ConnectionLost(*self._away.args))
-        await self._stop_clients()
+        await self._stop_sending()
 
-    # --- topology -------------------------------------------------------------------------------------
+    async def put_out(self) -> None:
+        """For tests: the groups forget us, as they forget a member that was silent for too long."""
+        for subscription in self._subscriptions:
+            if not subscription.inbox.ended and subscription.grouped:
+                await self._cluster.put_out(group_of(subscription.source), subscription.member.identity)
 
-    async def _exists(self, topic: str) -> bool:
-        if topic not in self._known:
-            with translated("listing topics"):
-                self._known = set(await self._admin.list_topics()) | self._made
-        return topic in self._known
+    # --- delays ---------------------------------------------------------------------------------------
 
-    async def _verify(self, address: Source | Topic) -> None:
-        if not await self._exists(_topic_of(address)):
-            raise _missing(address)
+    async def _delay(
+        self,
+        address: Address,
+        messages: Sequence[Outbound],
+        records: list[tuple[TopicPartition, Record]],
+        later: Sequence[int],
+    ) -> None:
+        """Send those to the tiers instead."""
+        if isinstance(address, Topic):
+            raise UnsupportedCapability(f"publishing to {address} with a delay: only what is sent to a queue can wait")
+        longest = max(messages[index].delay for index in later)
+        if longest > delays.LONGEST:
+            raise UnsupportedCapability(f"a delay of {longest:g} s: {delays.LONGEST:g} s is the most")
+        target = topic_of(address)
+        if await self._topics.tiers(target):
+            for subscription in self._subscriptions:
+                if subscription.own_topic == target:
+                    self._forward_beside(subscription)
+        now, turn = self._clock.now(), next(self._turn)
+        for index in later:
+            record, delay = records[index][1], messages[index].delay
+            topic = delays.topic_of(delays.tier_for(delay), target)
+            # A key means nothing on the way; without one a partition would have what all others have not.
+            place = TopicPartition(topic, (turn + index) % self._topics.partitions[topic])
+            records[index] = place, record._replace(headers=with_due(record.headers, now + delay))
 
-    async def _create(self, topic: str, partitions: int | None) -> None:
-        wanted = NewTopic(topic, partitions or self.options.partitions, 1)
-        wanted.replication_factor = self.options.replication  # -1, which the constructor refuses, is the default
-        if not await self._exists(topic):
-            with translated(f"creating {topic!r}"):
-                try:
-                    answer = await self._admin.create_topics([wanted])
-                except foreign.TopicAlreadyExistsError:
-                    return
-            for _, code, *_ in answer.topic_errors:
-                error = foreign.for_code(code)
-                if code and error is not foreign.TopicAlreadyExistsError:
-                    with translated(f"creating {topic!r}"):
-                        raise error
-            self._made.add(topic)
-            self._known.add(topic)
-            await self._producer.client.fetch_all_metadata()
-        elif partitions is not None:
-            with translated(f"looking at {topic!r}"):
-                (found,) = await self._admin.describe_topics([topic])
-            if len(found["partitions"]) != partitions:
-                raise TopologyMismatch(
-                    f"{topic!r} exists with partitions={len(found['partitions'])}, not partitions={partitions}"
-                )
+    def _keep(self, subscription: KafkaSubscription) -> None:
+        options = self._endpoint.options
 
-    async def _create_group(self, group: TopicSubscription) -> None:
-        """A new group begins at the end of what is there; topics that come later it reads from their start."""
-        name = _group_of(group)
-        with translated(f"creating {group}"):
-            if await self._admin.list_consumer_group_offsets(name):
-                return
-            for pattern in group.patterns:
-                if "*" not in pattern and "#" not in pattern:
-                    await self._create(pattern, None)
-            async with _helper(self._servers, name) as consumer:
-                own = _topic_of(group)
-                regex = re.compile(topics_of(group))
-                matching = [topic for topic in await self._admin.list_topics() if regex.match(topic)]
-                wanted = [own] if group.start == "earliest" else [own, *matching]
-                tps = await self._partitions(sorted(set(wanted)))
-                consumer.assign(tps)
-                await consumer.commit(await consumer.end_offsets(tps))
+        async def restore() -> None:
+            if not is_ephemeral(subscription.source):
+                self._topics.forget([subscription.own_topic])
+                await self._topics.create([subscription.source])
 
-    async def _partitions(self, topics: Sequence[str]) -> list[TopicPartition]:
-        described = await self._admin.describe_topics(list(topics)) if topics else []
-        return [TopicPartition(one["topic"], part["partition"]) for one in described for part in one["partitions"]]
+        async def tend() -> None:
+            target = subscription.own_topic
+            if subscription.grouped and not subscription.forwards and await self._topics.has_tiers(target):
+                self._forward_beside(subscription)
 
-    def _consumer(self, source: Source) -> Any:
-        ephemeral = isinstance(source, TopicSubscription) and source.group is None
-        return AIOKafkaConsumer(
-            bootstrap_servers=self._servers,
-            group_id=None if ephemeral else _group_of(source),
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            session_timeout_ms=int(self.options.session * 1000),
-            heartbeat_interval_ms=int(self.options.session * 1000 / 4),
-            rebalance_timeout_ms=int((self.options.revoke + 20) * 1000),
-            metadata_max_age_ms=int(self.options.metadata_age * 1000),
-            fetch_max_wait_ms=100,
+        keeper = Keeper(
+            subscription, self._cluster, restore, tend, self._clock, every=options.metadata_age, session=options.session
         )
+        subscription.run(keeper.run(), "keep")
 
-    # --- sending --------------------------------------------------------------------------------------
+    def _forward_beside(self, subscription: KafkaSubscription) -> None:
+        """For as long as the subscription lives."""
+        if not subscription.forwards and not subscription.inbox.ended:
+            subscription.forwards = True
+            subscription.run(self._forwarder(subscription.own_topic).run(), "forward")
 
-    async def _outcomes(self, pending: dict[asyncio.Future[Any], int]) -> dict[int, Exception]:
-        if not pending:
-            return {}
-        # The client's idempotent sends never expire: the deadline is ours, and what is behind it is unknown.
-        done, late = await asyncio.wait(pending, timeout=self.options.timeout)
-        errors: dict[int, Exception] = {
-            pending[future]: OutcomeUnknown(f"no confirmation within {self.options.timeout:g} s") for future in late
-        }
-        for future in done:
-            error = future.exception()
-            if error is not None:
-                errors[pending[future]] = of_send(error)
-        return errors
+    def _forwarder(self, target: str) -> Forwarder:
+        source = Queue("delays", physical=target)
+        tiers = KafkaSubscription(
+            source, self._endpoint, self._cluster, MANY, lambda event: None, self._clock, tiers_of=target
+        )
+        return Forwarder(target, tiers, self._move, self._clock)
 
-    async def _stop_clients(self) -> None:
-        await self._producer.stop()
-        await self._admin.close()
+    async def _move(self, moves: Sequence[tuple[str, Record]]) -> None:
+        """What has nowhere to go is put aside, and not lost."""
+        await self._topics.know({topic for topic, _ in moves})
+        gone = {topic for topic, _ in moves if topic not in self._topics.partitions}
+        if gone:
+            await self._topics.make({delays.UNDELIVERABLE: None})
+        counts, turn = self._topics.partitions, next(self._turn)
+        records = []
+        for place, (wanted, record) in enumerate(moves):
+            topic = delays.UNDELIVERABLE if wanted in gone else wanted
+            number = (turn + place if record.key is None else hashed(record.key)) % counts[topic]
+            records.append((TopicPartition(topic, number), record))
+        await self._confirm(records)
 
-    def _check(self) -> None:
+    async def _delayed_targets(self) -> set[str]:
+        try:
+            found = map(delays.parsed, await self._cluster.topics())
+        except DriverError as error:
+            logger.debug("cannot look for delays: %r", error)
+            return set()
+        return {tier[1] for tier in found if tier is not None}
+
+    # --- inside ---------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
         if self._away is not None:
             raise type(self._away)(*self._away.args)
 
+    async def _stop_sending(self) -> None:
+        self._producer.close()
+        await self._cluster.close()
+        await self._producer.ended()
 
-def _topic_of(address: Address) -> str:
-    """A group has a topic of its own, for what is sent to it alone."""
-    return getattr(address, "physical", None) or address.name
+    async def _confirmed(self) -> Confirmed:
+        """By the replicas of the topics that we make; those that others have made may have more or fewer."""
+        replicas = self._endpoint.options.replication
+        if replicas is None:
+            text = await self._cluster.configured_default("default.replication.factor")
+            replicas = int(text) if text is not None and text.isdigit() else 1
+        return "replicas" if replicas > 1 else "disk"
 
+    async def _destinations(self, address: Address, messages: Sequence[Outbound]) -> list[str]:
+        """The topic of each message, which exists."""
+        if isinstance(address, TopicSubscription) and address.group is None:
+            raise UnsupportedCapability(f"{address} has no group: nothing can be sent to it alone")
+        if not isinstance(address, Topic):
+            name = topic_of(address)
+            await self._topics.know([name])
+            if name not in self._topics.partitions:
+                raise BatchError(dict.fromkeys(range(len(messages)), missing(address)), len(messages))
+            return [name] * len(messages)
+        names = [address.physical or message.topic or address.name for message in messages]
+        unknown = {name for name in names if name not in self._topics.partitions}
+        if unknown:
+            await self._topics.know(unknown)
+            if new := unknown - self._topics.partitions.keys():
+                await self._topics.make(dict.fromkeys(new, None))
+        return names
 
-def _group_of(source: Source) -> str:
-    return source.name if isinstance(source, TopicSubscription) else f"unibus.queue.{_topic_of(source)}"
+    def _records(
+        self, address: Address, messages: Sequence[Outbound], topics: Sequence[str]
+    ) -> list[tuple[TopicPartition, Record]]:
+        """Without a key a whole call goes to one partition, the next to the next: batches stay large."""
+        counts, turn, tell = self._topics.partitions, next(self._turn), not isinstance(address, Topic)
+        places: dict[tuple[str, int], TopicPartition] = {}
+        records = []
+        for message, topic in zip(messages, topics, strict=True):
+            record = record_of(message, message.topic if tell else None)
+            many = counts[topic]
+            number = turn % many if record.key is None else partition_of(record.key, many)
+            tp = places.get((topic, number))
+            if tp is None:
+                tp = places[topic, number] = TopicPartition(topic, number)
+            records.append((tp, record))
+        return records
 
-
-def topics_of(subscription: TopicSubscription) -> str:
-    """The patterns as one expression over topics, with the group's own topic."""
-    alternatives = [] if subscription.group is None else [re.escape(subscription.name)]
-    alternatives += [rf"(?!unibus\.)(?!.*\.dlq$){_expression(one.split('.'))}" for one in subscription.patterns]
-    return f"^(?:{'|'.join(alternatives)})$"
-
-
-def _expression(words: list[str]) -> str:
-    """Of one pattern. Each word but the first is written with its dot."""
-    if words == ["#"]:
-        return r"[^.]+(?:\.[^.]+)*"
-    if words[0] == "#":
-        return r"(?:[^.]+\.)*" + _expression(words[1:])
-    spelled = [r"(?:\.[^.]+)*" if word == "#" else r"\.[^.]+" if word == "*" else r"\." + word for word in words]
-    return "".join(spelled).removeprefix(r"\.")
-
-
-def _helper(servers: str, group: str | None = None) -> Any:
-    return AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
-
-
-def _missing(address: Address) -> DestinationNotFound:
-    return DestinationNotFound(f"{address} does not exist; start its consumer once, which creates it")
+    async def _confirm(self, records: Sequence[tuple[TopicPartition, Record]]) -> None:
+        try:
+            await self._producer.send(records, self._topics.limits)
+        except BatchError as failed:
+            # For the next call: what was deleted is looked for, and a limit that was changed is asked for.
+            self._topics.forget({records[index][0].topic for index in failed.errors})
+            raise

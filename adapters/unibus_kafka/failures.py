@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from unibus.errors import (
     ConnectionLost,
     DestinationNotFound,
     DriverError,
-    OutcomeUnknown,
+    MessageTooLarge,
     Rejected,
     TopologyMismatch,
 )
@@ -20,50 +21,61 @@ from unibus.errors import (
 FOREIGN = (foreign.KafkaError, OSError, TimeoutError)
 
 # The first that fits counts: subclasses stand before their parents.
-_ERRORS: tuple[tuple[type[Exception], type[DriverError]], ...] = (
-    (foreign.UnknownTopicOrPartitionError, DestinationNotFound),
-    (foreign.TopicAuthorizationFailedError, AccessDenied),
-    (foreign.GroupAuthorizationFailedError, AccessDenied),
-    (foreign.ClusterAuthorizationFailedError, AccessDenied),
-    (foreign.AuthenticationFailedError, AccessDenied),
-    (foreign.InvalidTopicError, TopologyMismatch),
-    (foreign.KafkaConnectionError, ConnectionLost),
-    (foreign.KafkaTimeoutError, ConnectionLost),
-    (OSError, ConnectionLost),
-    (TimeoutError, ConnectionLost),
+_ERRORS: tuple[tuple[type[Exception], type[DriverError], str], ...] = (
+    (foreign.UnknownTopicOrPartitionError, DestinationNotFound, "start its consumer first, or check the name"),
+    (foreign.TopicAuthorizationFailedError, AccessDenied, "give the user the right to this topic"),
+    (foreign.GroupAuthorizationFailedError, AccessDenied, "give the user the right to this consumer group"),
+    (foreign.ClusterAuthorizationFailedError, AccessDenied, "give the user the right, or let somebody else create it"),
+    (foreign.AuthenticationFailedError, AccessDenied, "check user, password and sasl="),
+    (foreign.UnsupportedSaslMechanismError, AccessDenied, "the server offers another; check sasl="),
+    (foreign.IllegalSaslStateError, AccessDenied, "the server wants another way to log in; check sasl= and tls="),
+    (foreign.InvalidTopicError, TopologyMismatch, "choose another name"),
+    (foreign.InvalidPartitionsError, TopologyMismatch, "ask for at least one partition"),
+    (foreign.InvalidReplicationFactorError, TopologyMismatch, "ask for no more replicas than there are brokers"),
+    (foreign.PolicyViolationError, TopologyMismatch, "the cluster's policy forbids it"),
 )
-_REFUSED = (
-    foreign.MessageSizeTooLargeError,
-    foreign.RecordListTooLargeError,
-    foreign.TopicAuthorizationFailedError,
-    foreign.NotEnoughReplicasError,
-    foreign.InvalidTopicError,
-)
+_TOO_LARGE = (foreign.MessageSizeTooLargeError, foreign.RecordListTooLargeError)
 
 
 def translate(error: BaseException, doing: str) -> DriverError:
-    for theirs, ours in _ERRORS:
+    """Our error for the library's. doing: what was tried, as in "creating 'orders'"."""
+    for theirs, ours, advice in _ERRORS:
         if isinstance(error, theirs):
-            return ours(f"{doing}: {error!r}")
-    return DriverError(f"{doing}: {error!r}", retryable=bool(getattr(error, "retriable", False)))
+            return ours(f"{doing}: {_words(error)}; {advice}")
+    if isinstance(error, foreign.KafkaError) and not isinstance(error, foreign.KafkaConnectionError):
+        return DriverError(f"{doing}: {_words(error)}", retryable=bool(error.retriable))
+    return ConnectionLost(f"{doing}: the cluster did not answer ({_words(error)})")
 
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Foreign errors leave as ours, with their cause."""
+    """Foreign errors leave as ours, with their cause. A CancelledError that nobody asked for is a lost connection."""
     try:
         yield
     except FOREIGN as error:
         raise translate(error, doing) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling() > 0:
+            raise
+        raise ConnectionLost(f"{doing}: the connection was lost") from error
 
 
-def of_send(error: BaseException) -> Exception:
-    made: Exception
-    if isinstance(error, foreign.UnknownTopicOrPartitionError):
-        made = translate(error, "sending")
-    elif isinstance(error, _REFUSED):
-        made = Rejected(repr(error))
-    else:
-        made = OutcomeUnknown(f"no confirmation: {error!r}")
-    made.__cause__ = error
-    return made
+def refusal(error: type[Exception], topic: str, size: int, limit: int) -> Exception:
+    """Of a record that the broker has not stored, and will not."""
+    if issubclass(error, _TOO_LARGE):
+        return MessageTooLarge(size, limit)
+    if issubclass(error, foreign.UnknownTopicOrPartitionError):
+        return DestinationNotFound(f"{topic!r} does not exist; start its consumer first, or check the name")
+    return Rejected(f"{topic!r} refused it: {_words(error())}")
+
+
+def is_too_large(error: type[Exception]) -> bool:
+    return issubclass(error, _TOO_LARGE)
+
+
+def _words(error: BaseException) -> str:
+    """Its name and what it says. The library's own sentence on an error is kept where it has one."""
+    name, said = type(error).__name__, " ".join(str(argument) for argument in error.args)
+    said = said or str(getattr(error, "description", "") or "")
+    return f"{name}: {said}" if said else name

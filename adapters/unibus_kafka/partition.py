@@ -1,46 +1,48 @@
-"""One partition while it is assigned to us: what came and is not settled, and how far all is."""
+"""One partition, while it is assigned to us."""
 
 from __future__ import annotations
 
-from typing import Any
+from aiokafka.structs import TopicPartition
 
 from unibus.driver import Delivery
+from unibus_kafka.lives import Lives
+from unibus_kafka.watermark import Watermark
+
+SUSPECT = "unibusalone"
+"""The attribute of a message that the core handles alone, since it may have taken its process down."""
 
 
 class Partition:
-    """A new one for each time that it comes to us from another member, so that what belongs to an
-    earlier time settles nothing."""
+    """A new one for each time that it comes to us from another member, so that what belongs to an earlier time
+    settles nothing."""
 
-    def __init__(self, tp: Any) -> None:
+    __slots__ = ("kept_back", "lives", "mark", "noted", "revoked", "tp")
+
+    def __init__(self, tp: TopicPartition, committed: int | None, note: str, *, ordered: bool, start: int = 0) -> None:
+        """start: where reading begins, if nothing is committed."""
         self.tp = tp
+        self.mark: Watermark[Delivery] = Watermark(committed, start)
+        begin = committed if committed is not None else start
+        self.lives = Lives(note, begin, ordered=ordered)
+        self.noted = begin
+        """Up to here it is written down as handed out."""
         self.revoked = False
         self.kept_back: list[Delivery] = []
         """While it is being revoked: what nobody has in hand. It is handed out if the partition stays with us."""
-        self.unsettled: dict[int, Delivery] = {}
-        """By offset and in its order; what is given back stays in its place."""
-        self._next: int | None = None
-        self._committed: int | None = None
-
-    def came(self, offset: int, delivery: Delivery) -> None:
-        self.unsettled[offset] = delivery
-        self._next = offset + 1
 
     @property
-    def position(self) -> int | None:
-        """What to read next."""
-        return self._next
+    def note(self) -> str:
+        mark = self.mark
+        if mark.low is None or mark.next is None or not mark.unsettled:
+            return ""
+        return self.lives.note(mark.low, mark.next)
 
-    def settled(self, offset: int) -> None:
-        self.unsettled.pop(offset, None)
-
-    @property
-    def to_commit(self) -> int | None:
-        """The first offset that is not done, if that is news."""
-        if self._next is None:
-            return None
-        low = next(iter(self.unsettled), self._next)
-        return low if self._committed is None or low > self._committed else None
-
-    def committed(self, offset: int) -> None:
-        """Never backwards."""
-        self._committed = max(offset, self._committed or 0)
+    def farewell(self, ready: set[Delivery]) -> str:
+        """The note of a clean end. ready: what was not handed out again."""
+        low = self.mark.low
+        if low is None:
+            return ""
+        counted = 0
+        if not self.lives.ordered and (first := self.mark.unsettled.get(low)) is not None:
+            counted = (first.deliveries or 1) - (first in ready)
+        return self.lives.farewell(low, counted)

@@ -1,68 +1,126 @@
-"""A member of a consumer group: a task that polls, watermarks, and what happens when partitions change hands."""
+"""What a subscription hands out, settles and commits; it outlives the consumers that it reads by."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
-from aiokafka import errors as foreign
+from aiokafka.structs import TopicPartition
 
-from unibus.driver import Clock, Delivery, DriverEvent, Inbox, Lost, Outcome, Revoking, Source, TopicSubscription
-from unibus.errors import SettlementLost, UnsupportedCapability
-from unibus_kafka.failures import FOREIGN
-from unibus_kafka.options import Options
-from unibus_kafka.partition import Partition
+from unibus.driver import (
+    Clock,
+    Delivery,
+    DriverEvent,
+    Inbox,
+    Lost,
+    Outcome,
+    Recreated,
+    Revoking,
+    Source,
+    TopicSubscription,
+)
+from unibus.errors import SettlementLost, UnibusError, UnsupportedCapability
+from unibus_kafka import delays
+from unibus_kafka.cluster import Cluster
+from unibus_kafka.commits import Commits
+from unibus_kafka.consumer import Member
+from unibus_kafka.endpoint import Endpoint
+from unibus_kafka.failures import FOREIGN, translated
+from unibus_kafka.partition import SUSPECT, Partition
+from unibus_kafka.patterns import group_of, topic_of, topics_of
 from unibus_kafka.records import Place, delivery_of
 
-_POLL = 0.2
-_BUSY_POLL = 0.02
+logger = logging.getLogger("unibus.kafka")
+
+POLL = 0.2
+IDLE = 1.0
+CLOSING = 10.0
+"""Seconds for the last words to the group."""
+JOIN = 60.0
+
+
+def widest_gap(prefetch: int) -> int:
+    """How far reading may be ahead of the first record that is not done: so much is read again after a crash."""
+    return max(5000, 10 * prefetch)
 
 
 class KafkaSubscription:
-    """The poll loop never waits for handlers; partitions are paused while nobody wants more."""
+    """The task that polls never waits for handlers. What nobody asks for stays with the library, or at the broker.
+
+    tiers_of: in place of the source itself, the delays of this topic.
+    """
+
+    grouped = True
 
     def __init__(
         self,
         source: Source,
-        consumer: AIOKafkaConsumer,
-        own_topic: str,
-        options: Options,
+        endpoint: Endpoint,
+        cluster: Cluster,
         prefetch: int,
         notify: Callable[[DriverEvent], None],
         clock: Clock,
+        *,
+        tiers_of: str | None = None,
     ) -> None:
         self.source = source
         self.inbox = Inbox(str(source), prefetch, clock)
         self.notify = notify
-        self.own_topic = own_topic
-        self.partitions: dict[Any, Partition] = {}
-        self.live = asyncio.Event()
-        self._consumer = consumer
-        self._grouped = not (isinstance(source, TopicSubscription) and source.group is None)
-        self._seen: dict[Any, int] = {}
-        self._generation: int | None = None
-        self._committing = asyncio.Lock()
-        self._options = options
+        self.own_topic = topic_of(source)
+        self.pattern = topics_of(source) if tiers_of is None else delays.pattern_of(tiers_of)
+        self.partitions: dict[TopicPartition, Partition] = {}
+        self.member: Member
+        self.closing = False
+        self.forwards = False
+        """Whether the delays of its topic are moved beside it."""
+        self.progress_at = clock.monotonic()
+        self._group = group_of(source) if tiers_of is None else delays.group_of(tiers_of)
+        # What it is called where a record does not say: a topic of its own is a name of ours.
+        self._address = source.name
+        self._ordered = source.ordering == "key"
+        self._endpoint = endpoint
+        self._cluster = cluster
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
-        self._matching: Callable[[], Awaitable[set[Any]]] | None = None
-        self._follow_at = 0.0
+        self._gap = widest_gap(prefetch) if tiers_of is None else delays.HELD
+        self._suspects = False
+        self._seen: dict[TopicPartition, int] = {}
+        self._generation: int | None = None
+        self._assignments = 0
+        self._stable = asyncio.Event()
+        self._commits = Commits(lambda: self.member, self._current, clock)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._poller: asyncio.Task[None]
 
-    @property
-    def listener(self) -> ConsumerRebalanceListener:
-        return _Listener(self)
+    async def start(self) -> None:
+        """Returns once live."""
+        await self.join()
+        self._poller = self.run(self._poll(), "poll")
+        self.run(self._commits.run(), "commit")
 
-    def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"unibus kafka {self.source}")
+    async def join(self) -> None:
+        """By a consumer that is new."""
+        self._stable.clear()
+        self.member = Member(self._endpoint, self._group)
+        try:
+            with translated(f"subscribing to {self.source}"):
+                async with asyncio.timeout(JOIN):
+                    await self.member.join(self.pattern, self._revoked, self._assigned)
+                    await self._stable.wait()
+        except BaseException:
+            await self._stop(self.member)
+            raise
+
+    def run(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        """In a task that ends with the subscription."""
+        task = asyncio.get_running_loop().create_task(work, name=f"unibus kafka {what} {self.source}")
+        self._tasks.append(task)
+        return task
 
     @property
     def unsettled(self) -> int:
-        return sum(len(partition.unsettled) for partition in self.partitions.values())
+        return sum(len(partition.mark.unsettled) for partition in self.partitions.values())
 
     # --- the seam -------------------------------------------------------------------------------------
 
@@ -77,186 +135,256 @@ class KafkaSubscription:
         if outcome is Outcome.NACK:
             self._hand_out_again(ours)
         else:
-            for delivery in ours:
-                delivery.token.partition.settled(delivery.token.offset)
-            self.inbox.done(ours)
+            await self._settle(ours)
         if stale:
             raise SettlementLost(f"{stale} of {len(deliveries)} deliveries were not ours any more", count=stale)
 
+    async def _settle(self, deliveries: Sequence[Delivery]) -> None:
+        watchful = self._watchful()
+        for delivery in deliveries:
+            delivery.token.partition.mark.settle(delivery.token.offset)
+        self.progress_at = self._clock.monotonic()
+        if watchful:
+            # What was re-sent as a suspect is to be done with before it is handled: it may kill us.
+            await self._commits.commit()
+        else:
+            self._commits.note(len(deliveries))
+        self.inbox.done(deliveries)
+
+    def _watchful(self) -> bool:
+        """Whether we hold what somebody died with, or a suspect. Then each step is written down before the next."""
+        return self._suspects or any(one.lives.watchful(one.mark.low or 0) for one in self._current())
+
     async def close(self) -> None:
-        if self._closing:
+        if self.closing:
             return
-        self._closing = True
+        self.closing = True
+        ready = set(self.inbox.ready)
         self.inbox.end()
-        await self._end_task()
-        await self._commit(self.partitions.values())
-        await self._consumer.stop()
+        await self._end_tasks()
+        if self.grouped and self.member.generation > 0:
+            await self._commits.farewell({one: one.farewell(ready) for one in self.partitions.values()})
+        await self._stop(self.member)
 
     async def cut_off(self, reason: Exception) -> None:
         """For tests: gone without a commit, and without a word to the group."""
-        self._closing = True
+        self.closing = True
         self.inbox.end(reason)
         self.partitions.clear()
-        coordinator = self._consumer._coordinator
-        if coordinator is not None and hasattr(coordinator, "_maybe_leave_group"):
-            coordinator._maybe_leave_group = _say_nothing
-        await self._end_task()
-        await self._consumer.stop()
+        await self._end_tasks()
+        await self.member.cut_off()
+
+    async def rebuild(self) -> None:
+        """By another consumer, which begins where the group is."""
+        old, before = self.member, self.partitions
+        self.partitions, self._generation = {}, None
+        self._drop(before.values())
+        stopping = asyncio.get_running_loop().create_task(self._stop(old), name=f"unibus kafka stop {self.source}")
+        # It may wait for the old one, which will never answer.
+        self._poller.cancel()
+        await asyncio.wait([self._poller])
+        self._tasks.remove(self._poller)
+        try:
+            await self.join()
+        finally:
+            self._poller = self.run(self._poll(), "poll")
+            await asyncio.wait([stopping])
 
     def _hand_out_again(self, deliveries: Sequence[Delivery]) -> None:
         """In its place, before what came later; of a partition that is being taken away not yet."""
         fresh: list[Delivery] = []
         for old in deliveries:
             partition, offset = old.token.partition, old.token.offset
-            again = delivery_of(old.native, partition, self.own_topic, self.source.name, again=True)
-            partition.unsettled[offset] = again
-            (partition.kept_back if partition.revoked else fresh).append(again)
+            # A rebalance, or a place in a row, is nothing that a message could have done.
+            count = (old.deliveries or 1) + (not partition.revoked and not self._ordered)
+            again = delivery_of(
+                old.native, Place(partition, offset), self._address_of(old.native), count=count, again=True
+            )
+            if partition.mark.give_back(offset, again):
+                (partition.kept_back if partition.revoked else fresh).append(again)
         self.inbox.done(deliveries)
         self._put_in_order(fresh)
 
     def _put_in_order(self, deliveries: Iterable[Delivery]) -> None:
-        ordered = deque(sorted([*self.inbox.ready, *deliveries], key=_place))
+        ordered = sorted([*self.inbox.ready, *deliveries], key=_place)
         self.inbox.ready.clear()
         self.inbox.put(ordered)
 
-    async def _end_task(self) -> None:
-        if self._task is not None:
-            async with self._committing:  # the client would leave a commit that is cut off to itself
-                self._task.cancel()
-            await asyncio.wait({self._task})
+    async def _end_tasks(self) -> None:
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
-    # --- without a group ------------------------------------------------------------------------------
-
-    async def begin_at_the_end(self, matching: Callable[[], Awaitable[set[Any]]]) -> None:
-        """Of the partitions that match now; those that come later are read from their start."""
-        self._matching = matching
-        tps = await matching()
-        self._consumer.assign(tps)
-        if tps:
-            await self._consumer.seek_to_end(*tps)
-            for tp in tps:
-                await self._consumer.position(tp)
-        self._follow_at = self._clock.monotonic() + self._options.metadata_age
-
-    async def _follow(self, matching: Callable[[], Awaitable[set[Any]]]) -> None:
-        """Take up new partitions. Left to the client, each new topic would make it read all of them again."""
-        tps, known = await matching(), self._consumer.assignment()
-        if not tps <= known:
-            positions = {tp: await self._consumer.position(tp) for tp in known}
-            self._consumer.assign(tps | known)
-            for tp, position in positions.items():
-                self._consumer.seek(tp, position)
-        self._follow_at = self._clock.monotonic() + self._options.metadata_age
+    async def _stop(self, member: Member) -> None:
+        try:
+            async with asyncio.timeout(CLOSING):
+                await member.stop()
+        except FOREIGN as error:
+            logger.debug("%s: the consumer did not stop as it should: %r", self.source, error)
 
     # --- the task -------------------------------------------------------------------------------------
 
-    async def _run(self) -> None:
-        while not self._closing:
+    async def _poll(self) -> None:
+        while not self.closing:
             try:
-                await self._cycle()
-            except FOREIGN:
-                await self._clock.sleep(0.2)
+                await self.turn()
+            except FOREIGN as error:
+                logger.debug("%s: cannot poll: %r", self.source, error)
+                await self._clock.sleep(POLL)
 
-    async def _cycle(self) -> None:
-        if self._matching is not None and self._clock.monotonic() >= self._follow_at:
-            await self._follow(self._matching)
-        if not self._grouped and not self._consumer.assignment():
-            await self._clock.sleep(_POLL)
-            return
+    async def turn(self) -> None:
         wanted = self.inbox.wanted
-        if wanted > 0:
-            self._consumer.resume(*self._consumer.paused())
-            found = await self._consumer.getmany(timeout_ms=int(_POLL * 1000), max_records=wanted)
-        else:
-            self._consumer.pause(*self._consumer.assignment())
-            found = await self._consumer.getmany(timeout_ms=0, max_records=1)
+        if wanted <= 0:
+            await self.member.keep_alive()
+            await self.inbox.wait_until_wanted(IDLE)
+            return
+        readable = [tp for tp, one in self.partitions.items() if not one.revoked and one.mark.gap < self._gap]
+        if not readable:
+            await self._clock.sleep(POLL / 4)
+            return
+        assignment = self._assignments
+        found = await self.member.poll(readable, POLL, wanted)
+        if assignment == self._assignments and self._stable.is_set():
+            await self._accept(found)
+        # Else it is read again, from where each partition stands.
+
+    async def _accept(self, found: dict[TopicPartition, list[Any]]) -> None:
+        fresh: list[Delivery] = []
+        touched: list[Partition] = []
         for tp, records in found.items():
-            self._accept(tp, records)
-        await self._commit(self.partitions.values())
-        if not found and wanted <= 0:
-            await self.inbox.wait_until_wanted(_BUSY_POLL if self.unsettled else _POLL)
+            partition = self.partitions.get(tp)
+            if partition is None or partition.revoked:
+                continue  # read again: here from where it stands, elsewhere from what is committed
+            if records[0].offset < (partition.mark.next or 0):
+                partition = self._begun_anew(partition)
+            touched.append(partition)
+            fresh += self._taken(partition, records)
+        if not fresh:
+            return
+        self.progress_at = self._clock.monotonic()
+        if self.grouped:
+            self._suspects = any(SUSPECT in delivery.attributes for delivery in fresh)
+            watchful = self._watchful()
+            unwritten = [
+                one
+                for one in touched
+                if not one.lives.begun or (watchful and one.mark.next is not None and one.mark.next > one.noted)
+            ]
+            if unwritten:
+                await self._commits.begin(unwritten)
+        kept = []
+        for delivery in fresh:  # the partition may have been taken away meanwhile
+            partition = delivery.token.partition
+            if partition.revoked:
+                partition.kept_back.append(delivery)
+            elif self.partitions.get(partition.tp) is partition:
+                kept.append(delivery)
+        self.inbox.put(kept)
 
-    def _accept(self, tp: Any, records: Iterable[Any]) -> None:
-        partition = self.partitions.get(tp)
-        if partition is None and not self._grouped:
-            partition = self.partitions[tp] = Partition(tp)
-        if partition is None or partition.revoked:
-            return  # the next owner begins at what is committed
-        seen = self._seen.get(tp, -1)
+    def _taken(self, partition: Partition, records: Iterable[Any]) -> list[Delivery]:
+        taken = []
+        mark, lives, seen = partition.mark, partition.lives, self._seen.get(partition.tp, -1)
         for record in records:
-            delivery = delivery_of(record, partition, self.own_topic, self.source.name, again=record.offset <= seen)
-            partition.came(record.offset, delivery)
-            self.inbox.put([delivery])
-            self._seen[tp] = max(seen, record.offset)
+            offset = record.offset
+            delivery = delivery_of(
+                record, Place(partition, offset), self._address_of(record), count=1, again=offset <= seen
+            )
+            if lives.dead:
+                delivery.deliveries = count = lives.deliveries(offset, suspect=SUSPECT in delivery.attributes)
+                delivery.redelivered |= count > 1
+            mark.take(offset, delivery)
+            taken.append(delivery)
+        if taken:
+            self._seen[partition.tp] = max(seen, taken[-1].token.offset)
+        return taken
 
-    async def _commit(self, partitions: Iterable[Partition]) -> None:
-        if not self._grouped:
-            return
-        offsets = {partition: partition.to_commit for partition in partitions}
-        news = {partition: offset for partition, offset in offsets.items() if offset is not None}
-        if not news:
-            return
-        with suppress(foreign.KafkaError, TimeoutError):  # of a later generation, or again at the next turn
-            # The client repeats for ever what may succeed once; a later commit says more anyway.
-            async with self._committing:
-                await asyncio.wait_for(
-                    self._consumer.commit({partition.tp: offset for partition, offset in news.items()}),
-                    self._options.timeout,
-                )
-            for partition, offset in news.items():
-                partition.committed(offset)
+    def _begun_anew(self, partition: Partition) -> Partition:
+        """The log was deleted, or cut off, and has grown again: its offsets mean other records now."""
+        fresh = Partition(partition.tp, None, "", ordered=self._ordered)
+        self.partitions[partition.tp] = fresh
+        self._seen.pop(partition.tp, None)
+        self._drop([partition])
+        self.notify(Recreated())
+        return fresh
+
+    def _address_of(self, record: Any) -> str | None:
+        return self._address if record.topic == self.own_topic else None
 
     # --- partitions change hands ----------------------------------------------------------------------
 
-    async def revoke(self) -> None:
+    def _current(self) -> Iterable[Partition]:
+        return self.partitions.values() if self.grouped else ()
+
+    async def _revoked(self) -> None:
         """All are taken at each rebalance. What runs may finish; then the watermarks are committed."""
+        self._stable.clear()
         partitions = list(self.partitions.values())
+        if self.member.generation < 0:  # the group has put us out: others have them already
+            self.partitions = {}
+            self._drop(partitions)
+            return
         for partition in partitions:
             partition.revoked = True
         for delivery in self.inbox.ready:
             delivery.token.partition.kept_back.append(delivery)
         self.inbox.ready.clear()
-        deadline = self._clock.monotonic() + self._options.revoke
+        deadline = self._clock.monotonic() + self._endpoint.options.revoke
         held = list(self.inbox.held)
-        if held and not self._closing:
+        if held and not self.closing:
             self.notify(Revoking(held, deadline))
-            while self.inbox.busy and self._clock.monotonic() < deadline and not self._closing:
-                await self._clock.sleep(_BUSY_POLL)
-        if not self._closing:
-            await self._commit(partitions)
+        while self.inbox.busy and self._clock.monotonic() < deadline and not self.closing:
+            await self._clock.sleep(0.02)
+        if not self.closing:
+            ready = {delivery for partition in partitions for delivery in partition.kept_back}
+            await self._commits.farewell({one: one.farewell(ready) for one in partitions})
 
-    def assign(self, tps: Iterable[Any]) -> None:
+    async def _assigned(self, tps: set[TopicPartition]) -> None:
         """What stays with us from one generation to the next goes on where it was; the rest is lost."""
-        before: dict[Any, Any] = self.partitions
-        generation = _generation(self._consumer)
+        generation = self.member.generation
         stays = self._generation is not None and generation == self._generation + 1
         self._generation = generation
-        self.partitions = {tp: (before.pop(tp, None) if stays else None) or Partition(tp) for tp in tps}
-        gone = {id(partition) for partition in before.values()}
-        self._drop([one for one in self.inbox.held if id(one.token.partition) in gone])
+        before = self.partitions
+        new = [tp for tp in tps if not stays or tp not in before]
+        begun = await self._begun(new)
+        self.partitions = {tp: begun[tp] if tp in begun else self._resumed(before.pop(tp)) for tp in tps}
         for tp, partition in self.partitions.items():
-            partition.revoked = False
-            if partition.position is not None:
-                self._consumer.seek(tp, partition.position)
-            self._put_in_order(partition.kept_back)
-            partition.kept_back = []
-        self.live.set()
+            self.member.seek(tp, partition.mark.next or 0)
+        self._drop(before.values())
+        self._assignments += 1
+        self.progress_at = self._clock.monotonic()
+        self._stable.set()
 
-    def _drop(self, deliveries: Iterable[Delivery]) -> None:
-        told = self.inbox.lose(deliveries)
+    async def _begun(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, Partition]:
+        """From what the group has committed, else from the first record: to read twice is no loss."""
+        while True:
+            try:
+                known = await self._cluster.committed(self._group, tps)
+                unknown = [tp for tp in tps if tp not in known]
+                starts = await self._cluster.offsets(unknown, "first") if unknown else {}
+                break
+            except UnibusError as error:  # the library has no use for it, and we cannot go on without
+                logger.debug("%s: cannot look where to begin: %r", self.source, error)
+                await self._clock.sleep(POLL)
+        return {
+            tp: Partition(tp, *known.get(tp, (None, "")), ordered=self._ordered, start=starts.get(tp, 0)) for tp in tps
+        }
+
+    def _resumed(self, partition: Partition) -> Partition:
+        partition.revoked = False
+        partition.lives.begun = False
+        kept, partition.kept_back = partition.kept_back, []
+        self._put_in_order(kept)
+        return partition
+
+    def _drop(self, partitions: Iterable[Partition]) -> None:
+        gone = set(map(id, partitions))
+        told = self.inbox.lose(
+            [one for one in (*self.inbox.held, *self.inbox.ready) if id(one.token.partition) in gone]
+        )
         if told:
             self.notify(Lost(told))
-
-
-class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
-    def __init__(self, subscription: KafkaSubscription) -> None:
-        self._subscription = subscription
-
-    async def on_partitions_revoked(self, revoked: Any) -> None:
-        await self._subscription.revoke()
-
-    def on_partitions_assigned(self, assigned: Any) -> None:
-        self._subscription.assign(assigned)
 
 
 def _place(delivery: Delivery) -> tuple[Any, int]:
@@ -264,10 +392,5 @@ def _place(delivery: Delivery) -> tuple[Any, int]:
     return token.partition.tp, token.offset
 
 
-def _generation(consumer: Any) -> int | None:
-    """Counts the rebalances; a member that was thrown out meanwhile misses one."""
-    return getattr(consumer._coordinator, "generation", None)
-
-
-async def _say_nothing() -> None:
-    pass
+def is_ephemeral(source: Source) -> bool:
+    return isinstance(source, TopicSubscription) and source.group is None

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 
-from tests.contract.tried import Tried
+import pytest
+
+from tests.brokers import Broker, broker
+from unibus.bus import Bus
 from unibus.driver import Driver
+from unibus.testing import contract
+from unibus.testing.faults import innermost
 from unibus.testing.harness import Harness
-from unibus_kafka.driver import KafkaDriver
-
-
-def server() -> str:
-    """host:port of a server that runs."""
-    url = os.environ.get("UNIBUS_TEST_KAFKA_URL")
-    if not url:
-        from tests.brokers import broker
-
-        url = str(broker("kafka").url)
-    return url.partition("://")[2].strip("/")
+from unibus_kafka import KafkaDriver
 
 
 class KafkaHarness(Harness):
-    many = 5
-    load = 500
+    """A broker that is shared by all cases, in real time."""
 
-    async def start(self) -> None:
-        self.url = f"kafka://{server()}?session=6&revoke=3&metadata_age=0.5"
+    silence = 0.5
+    load = 500
+    many = 10
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broker: Broker = broker("kafka")
+        self.url = f"{self.broker.url}?session=2&revoke=3&metadata_age=0.5&partitions=2"
+        self.version = self.broker.version
 
     async def vanish(self, driver: Driver) -> None:
         assert isinstance(driver, KafkaDriver)
         await driver.vanish()
 
+    async def lose(self, bus: Bus) -> None:
+        driver = innermost(bus.driver)
+        assert isinstance(driver, KafkaDriver)
+        await driver.put_out()
 
-class TestKafka(Tried):
+    async def restart(self) -> None:
+        if not self.broker.ours:
+            pytest.skip("needs a server that it may restart")
+        await asyncio.to_thread(self.broker.restart)
+
+
+class TestKafka(contract.Suite):
     harness_type = KafkaHarness

@@ -1,0 +1,108 @@
+"""Commits of a subscription's watermarks: at most one is under way, and many settlements make one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from unibus.driver import Clock
+from unibus_kafka.consumer import Member
+from unibus_kafka.failures import FOREIGN
+from unibus_kafka.partition import Partition
+
+logger = logging.getLogger("unibus.kafka")
+
+EVERY = 0.5
+"""Seconds between the first settlement and its commit, unless many come."""
+MANY = 1000
+"""Settlements that are committed at once."""
+
+
+class Commits:
+    """partitions: those that are assigned to us now. Only what belongs to them is committed, so that what was settled
+    in an earlier time never rewinds the group."""
+
+    def __init__(
+        self, member: Callable[[], Member], partitions: Callable[[], Iterable[Partition]], clock: Clock
+    ) -> None:
+        self._member = member
+        self._partitions = partitions
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._settled = 0
+        self._since: float | None = None
+        self._wanted = asyncio.Event()
+
+    def note(self, settled: int) -> None:
+        """So many more are settled."""
+        self._settled += settled
+        if self._since is None:
+            self._since = self._clock.monotonic()
+            self._wanted.set()
+        elif self._settled >= MANY:
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """In a task of its own, until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            if self._since is None:
+                continue
+            left = self._since + EVERY - self._clock.monotonic()
+            if left > 0 and self._settled < MANY:
+                timer = self._clock.call_later(left, self._wanted.set)
+                await self._wanted.wait()
+                timer.cancel()
+            await self.commit()
+
+    async def commit(self) -> bool:
+        """What is news. Returns whether all of it is committed; what is not is tried again."""
+        async with self._lock:
+            self._settled, self._since = 0, None
+            self._wanted.clear()
+            news = {
+                partition: (low, partition.note)
+                for partition in self._partitions()
+                if (low := partition.mark.to_commit) is not None
+            }
+            done = await self._write(news)
+        if not done:
+            self._since = self._clock.monotonic()
+            self._wanted.set()
+        return done
+
+    async def begin(self, partitions: Iterable[Partition]) -> bool:
+        """Write down what is about to be handed out. Without it no process that dies of it would be counted."""
+        async with self._lock:
+            done = await self._write(
+                {p: (low, p.note) for p in partitions if (low := p.mark.low) is not None and p.mark.next is not None}
+            )
+        return done
+
+    async def farewell(self, notes: dict[Partition, str]) -> None:
+        """At a clean end: the watermarks, and what is to be remembered of what stands first."""
+        async with self._lock:
+            await self._write(
+                {
+                    partition: (low, note)
+                    for partition, note in notes.items()
+                    if (low := partition.mark.low) is not None
+                    and (partition.mark.to_commit is not None or partition.lives.begun or note)
+                }
+            )
+
+    async def _write(self, offsets: dict[Partition, tuple[int, str]]) -> bool:
+        if not offsets:
+            return True
+        try:
+            await self._member().commit({partition.tp: value for partition, value in offsets.items()})
+        except FOREIGN as error:  # of a later generation, or again at the next turn
+            logger.debug("cannot commit: %r", error)
+            return False
+        for partition, (low, _) in offsets.items():
+            partition.mark.commit(low)
+            partition.lives.begun = True
+            partition.noted = partition.mark.next or 0
+        return True

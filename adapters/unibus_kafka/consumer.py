@@ -1,0 +1,140 @@
+"""The library's consumer, as a member of a group or alone. The one place that knows what it hides."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka.structs import TopicPartition
+
+from unibus_kafka.endpoint import Endpoint
+
+_NOTHING = TopicPartition("unibus.none", 0)
+FETCH_WAIT = 0.2
+"""Seconds that a broker may wait for the first record."""
+PARTITION_BYTES = 1024 * 1024
+"""Read ahead of one partition, at most, but for a record that is larger."""
+
+
+class Member:
+    """One life of a consumer; a new one takes its place when it hangs."""
+
+    def __init__(self, endpoint: Endpoint, group: str | None) -> None:
+        options = endpoint.options
+        self._timeout = options.timeout
+        self._commit: asyncio.Task[None] | None = None
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=endpoint.servers,
+            client_id="unibus",
+            group_id=group,
+            group_instance_id=options.instance,
+            enable_auto_commit=False,
+            # Only where no offset is committed, or it is none of the log's any more: to read twice is no loss.
+            auto_offset_reset="earliest",
+            session_timeout_ms=int(options.session * 1000),
+            heartbeat_interval_ms=int(options.session * 1000 / 4),
+            rebalance_timeout_ms=int((options.revoke + 20) * 1000),
+            metadata_max_age_ms=int(options.metadata_age * 1000),
+            fetch_max_wait_ms=int(FETCH_WAIT * 1000),
+            max_partition_fetch_bytes=PARTITION_BYTES,
+            request_timeout_ms=int(max(options.timeout, 2 * FETCH_WAIT + 1) * 1000),
+            retry_backoff_ms=50,
+            **endpoint.security,
+        )
+
+    async def join(
+        self, pattern: str, revoked: Callable[[], Awaitable[None]], assigned: Callable[[set[Any]], Awaitable[None]]
+    ) -> None:
+        """Returns once the group has an assignment. By a pattern always: the library asks for a topic by its name in a
+        way that makes it, where the cluster is configured so."""
+        self._consumer.subscribe(pattern=re.compile(pattern), listener=_Listener(revoked, assigned))
+        await self._consumer.start()
+
+    async def start_alone(self) -> None:
+        await self._consumer.start()
+
+    async def stop(self) -> None:
+        """Leaves the group."""
+        await self._end_commit()
+        await self._consumer.stop()
+
+    async def _end_commit(self) -> None:
+        if self._commit is not None and not self._commit.done():
+            await asyncio.wait([self._commit], timeout=1.0)
+            self._commit.cancel()
+            await asyncio.wait([self._commit])
+
+    async def cut_off(self) -> None:
+        """For tests: without a word to the group."""
+        coordinator = self._consumer._coordinator
+        if coordinator is not None and hasattr(coordinator, "_maybe_leave_group"):
+            coordinator._maybe_leave_group = _say_nothing
+        await self._end_commit()
+        await self._consumer.stop()
+
+    @property
+    def generation(self) -> int:
+        """Counts the rebalances; -1 when the group does not know us any more, which nothing else tells."""
+        return int(getattr(self._consumer._coordinator, "generation", -1))
+
+    @property
+    def identity(self) -> str:
+        """By which the group knows us."""
+        return str(self._consumer._coordinator.member_id)
+
+    @property
+    def assignment(self) -> set[TopicPartition]:
+        return set(self._consumer.assignment())
+
+    async def poll(self, partitions: Iterable[TopicPartition], seconds: float, most: int) -> dict[Any, list[Any]]:
+        """Records of these partitions alone; the others stay as they are, read ahead as far as they are."""
+        found: dict[Any, list[Any]] = await self._consumer.getmany(
+            *partitions, timeout_ms=int(seconds * 1000), max_records=most
+        )
+        return found
+
+    async def keep_alive(self) -> None:
+        """The library leaves the group when nobody has polled for five minutes."""
+        await self._consumer.getmany(_NOTHING, timeout_ms=0)
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        self._consumer.seek(tp, offset)
+
+    async def commit(self, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
+        """The library repeats for ever what may succeed once; a later commit says more anyway.
+
+        In a task of its own: the library would leave a commit that is cut off to itself, and its error to nobody.
+        """
+        task = asyncio.get_running_loop().create_task(self._consumer.commit(offsets), name="unibus kafka commit")
+        self._commit = task
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        await asyncio.wait([task], timeout=self._timeout)
+        if not task.done():
+            task.cancel()
+            raise TimeoutError(f"no commit within {self._timeout:g} s")
+        task.result()
+
+    def assign(self, positions: dict[TopicPartition, int]) -> None:
+        """Without a group: read these, from there on."""
+        self._consumer.assign(list(positions))
+        for tp, offset in positions.items():
+            self._consumer.seek(tp, offset)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, revoked: Callable[[], Awaitable[None]], assigned: Callable[[set[Any]], Awaitable[None]]) -> None:
+        self._revoked = revoked
+        self._assigned = assigned
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:
+        await self._revoked()
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:
+        await self._assigned(set(assigned))
+
+
+async def _say_nothing() -> None:
+    pass

@@ -1,0 +1,288 @@
+"""Consuming: what is committed, when partitions change hands, and a consumer that falls silent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+
+from tests.adapters.kafka.conftest import Events, opened, out, subscribed, take, until
+from tests.brokers import Broker
+from unibus import Bus
+from unibus.driver import (
+    Disconnected,
+    Lost,
+    Outcome,
+    Queue,
+    Reconnected,
+    Recreated,
+    Revoking,
+    Topic,
+    TopicSubscription,
+    Topology,
+)
+from unibus.errors import BatchError, SettlementLost
+from unibus_kafka import KafkaDriver
+from unibus_kafka import subscription as subscriptions
+from unibus_kafka.consumer import Member
+
+
+async def committed(driver: KafkaDriver, group: str) -> dict[int, int]:
+    return {tp.partition: offset for tp, (offset, _) in (await driver._cluster.committed(group)).items()}
+
+
+async def test_done_in_any_order_only_what_is_done_is_committed(url: str, name: Callable[[str], str]) -> None:
+    queue = Queue(name("orders"), partitions=1)
+    async with opened(url) as driver:
+        subscription = await subscribed(driver, queue)
+        await driver.send(queue, [out(n) for n in range(10)])
+        got = await take(subscription, 10)
+
+        async def stands_at(offset: int) -> bool:
+            return (await committed(driver, f"unibus.queue.{queue.name}")).get(0) == offset
+
+        await subscription.settle([got[n] for n in (1, 2, 5, 9)], Outcome.ACK)
+        await subscription.settle([got[0]], Outcome.ACK)
+        await until(lambda: stands_at(3), "0 to 2 are committed")
+        await subscription.settle(got[3:5], Outcome.REJECT)
+        await until(lambda: stands_at(6), "and then 5")
+        await subscription.close()
+        assert await stands_at(6)
+
+
+async def test_reading_is_never_too_far_ahead_of_what_is_done(
+    url: str, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "widest_gap", lambda prefetch: 50)
+    queue = Queue(name("orders"), partitions=1)
+    async with opened(url) as driver:
+        subscription = await subscribed(driver, queue, prefetch=20)
+        await driver.send(queue, [out(n) for n in range(200)])
+        (first,) = await take(subscription, 1)
+        taken = 1
+        while batch := await subscription.receive(20, 1.0):
+            taken += len(batch)
+            await subscription.settle(batch, Outcome.ACK)
+        assert 50 <= taken <= 70, "so much would be read again after a crash"
+        await subscription.settle([first], Outcome.ACK)
+        rest = await take(subscription, 20)
+        await subscription.settle(rest, Outcome.ACK)
+        await subscription.close()
+
+
+async def test_a_handler_of_many_poll_intervals_costs_no_rebalance(
+    url: str, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = AIOKafkaConsumer.__init__
+
+    def impatient(self: Any, **options: Any) -> None:
+        old(self, **options, max_poll_interval_ms=1500)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "__init__", impatient)
+    queue, events = Queue(name("orders"), partitions=1), Events()
+    async with opened(url) as driver:
+        subscription = await subscribed(driver, queue, events, prefetch=1)
+        generation = subscription.member.generation
+        await driver.send(queue, [out(1), out(2)])
+        held = await take(subscription, 1)
+        await asyncio.sleep(4.5)  # the handler
+        await subscription.settle(held, Outcome.ACK)
+        await subscription.settle(await take(subscription, 1), Outcome.ACK)
+        assert subscription.member.generation == generation
+        assert not events.of(Lost)
+        await subscription.close()
+
+
+async def test_what_runs_may_finish_when_partitions_change_hands(url: str, name: Callable[[str], str]) -> None:
+    queue, events = Queue(name("orders"), partitions=2), Events()
+    async with opened(url) as driver, opened(url) as other:
+        subscription = await subscribed(driver, queue, events)
+        await driver.send(queue, [out(n, str(n)) for n in range(20)])
+        held = await take(subscription, 20)
+        joining = asyncio.ensure_future(subscribed(other, queue))
+        await until(lambda: bool(events.of(Revoking)), "it is told that they may be taken")
+        (revoking,) = events.of(Revoking)
+        assert set(revoking.deliveries) == set(held)
+        await subscription.settle(held, Outcome.ACK)
+        second = await joining
+        assert not await second.receive(10, 1.0), "all was committed before"
+        assert not events.of(Lost)
+        await subscription.close()
+        await second.close()
+
+
+async def test_what_does_not_finish_in_time_is_lost_where_it_went_and_stays_where_it_did_not(
+    url: str, name: Callable[[str], str]
+) -> None:
+    queue, events = Queue(name("orders"), partitions=2), Events()
+    async with opened(url.replace("revoke=3", "revoke=0.5")) as driver, opened(url) as other:
+        subscription = await subscribed(driver, queue, events)
+        await driver.send(queue, [out(n, str(n)) for n in range(20)])
+        held = await take(subscription, 20)
+        second = await subscribed(other, queue)
+        await until(lambda: bool(events.of(Lost)), "some are lost")
+        lost = {delivery for event in events.of(Lost) for delivery in event.deliveries}
+        assert lost < set(held)
+        (kept_partition,) = subscription.partitions
+        assert {d.token.partition.tp for d in set(held) - lost} == {kept_partition}
+        with pytest.raises(SettlementLost) as stale:
+            await subscription.settle(held, Outcome.ACK)
+        assert stale.value.count == len(lost)
+        again = await take(second, len(lost))
+        assert {delivery.message_id for delivery in again} == {delivery.message_id for delivery in lost}
+        await second.settle(again, Outcome.ACK)
+        await subscription.close()
+        await second.close()
+
+
+async def test_a_late_settlement_of_an_earlier_time_never_rewinds_the_group(
+    url: str, name: Callable[[str], str]
+) -> None:
+    queue, events = Queue(name("orders"), partitions=1), Events()
+    async with opened(url) as driver, opened(url) as other:
+        subscription = await subscribed(driver, queue, events)
+        await driver.send(queue, [out(n) for n in range(10)])
+        held = await take(subscription, 10)
+        await subscription.settle(held[:3], Outcome.ACK)
+        await driver.put_out()
+        await until(lambda: bool(events.of(Lost)), "it is out of the group")
+        with pytest.raises(SettlementLost):
+            await subscription.settle(held[3:], Outcome.ACK)
+        again = await take(subscription, 7)
+        await subscription.settle(again, Outcome.ACK)
+        await subscription.close()
+        assert (await committed(other, f"unibus.queue.{queue.name}"))[0] == 10
+
+
+async def test_a_named_instance_comes_back_without_a_rebalance(url: str, name: Callable[[str], str]) -> None:
+    queue, events = Queue(name("orders"), partitions=2), Events()
+    async with opened(f"{url}&instance={name('a')}") as staying:
+        first = await subscribed(staying, queue, events)
+        async with opened(f"{url}&instance={name('b')}") as leaving:
+            second = await subscribed(leaving, queue)
+            await until(lambda: len(first.partitions) == len(second.partitions) == 1, "they share")
+            await second.close()
+        generation, mine = first.member.generation, set(first.partitions)
+        async with opened(f"{url}&instance={name('b')}") as back:
+            third = await subscribed(back, queue)
+            assert not mine & set(third.partitions)
+            assert first.member.generation == generation
+            await third.close()
+        await first.close()
+
+
+async def test_a_consumer_that_hangs_is_replaced(
+    url: str, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, events = Queue(name("orders"), partitions=1), Events()
+    async with opened(url.replace("session=2", "session=1")) as driver:
+        subscription = await subscribed(driver, queue, events)
+        deaf, old = subscription.member, Member.poll
+
+        async def poll(self: Member, partitions: Any, seconds: float, most: int) -> Any:
+            if self is deaf:
+                await asyncio.sleep(seconds)
+                return {}
+            return await old(self, partitions, seconds, most)
+
+        monkeypatch.setattr(Member, "poll", poll)
+        await driver.send(queue, [out(1)])
+        (delivery,) = await take(subscription, 1)
+        assert [type(event) for event in events] == [Disconnected, Reconnected]
+        await subscription.settle([delivery], Outcome.ACK)
+        await subscription.close()
+
+
+async def test_a_topic_that_is_deleted_under_its_consumer_is_made_anew(url: str, name: Callable[[str], str]) -> None:
+    queue, events = Queue(name("orders"), partitions=1), Events()
+    async with opened(url) as driver:
+        subscription = await subscribed(driver, queue, events)
+        await driver.send(queue, [out(n) for n in range(5)])
+        await subscription.settle(await take(subscription, 5), Outcome.ACK)
+        admin = AIOKafkaAdminClient(bootstrap_servers=driver._endpoint.servers)
+        await admin.start()
+        await admin.delete_topics([queue.name])
+        await admin.close()
+        await until(lambda: bool(events.of(Reconnected)), "it is back")
+        assert [type(event) for event in events] == [Disconnected, Recreated, Reconnected]
+
+        async def sent() -> bool:
+            with suppress(BatchError):
+                await driver.send(queue, [out("new")])
+                return True
+            return False
+
+        await until(sent, "it can be sent to")
+        assert [delivery.message_id for delivery in await take(subscription, 1)] == ["new"]
+        await subscription.close()
+
+
+async def test_a_new_topic_of_a_pattern_is_read_from_its_first_message(url: str, name: Callable[[str], str]) -> None:
+    group = TopicSubscription((name("user.*"),), name("mail"))
+    async with opened(url) as driver:
+        subscription = await subscribed(driver, group)
+        topic = name("user.created")
+        await driver.send(Topic(topic), [out(n, topic=topic) for n in range(5)])
+        got = await take(subscription, 5)
+        assert {delivery.message_id for delivery in got} == set("01234")
+        assert {delivery.address for delivery in got} == {topic}
+        await subscription.close()
+
+
+async def test_bytes_that_no_handler_can_read_end_as_they_are_among_the_dead_letters(
+    url: str, servers: str, name: Callable[[str], str]
+) -> None:
+    bus, orders, handled = Bus(url), name("orders"), list[int]()
+
+    @bus.consumer(orders)
+    async def handle(number: int) -> None:
+        handled.append(number)
+
+    async with bus, bus.consuming():
+        producer = AIOKafkaProducer(bootstrap_servers=servers)
+        await producer.start()
+        for value in (b"1", b"\xff\x00 no json", b"2"):
+            await producer.send_and_wait(orders, value)
+        await producer.stop()
+        await until(lambda: sorted(handled) == [1, 2], "the others are handled")
+        async with bus.pull(queue=f"{orders}.dlq", type=bytes) as letters:
+            letter = await letters.next(10)
+            assert letter is not None
+            assert letter.message.data == b"\xff\x00 no json"
+            await letter.ack()
+
+
+async def test_on_an_ordered_queue_the_message_that_kills_is_found_and_the_order_kept(
+    url: str, server: Broker, name: Callable[[str], str]
+) -> None:
+    queue, handled, kills = Queue(name("ordered"), ordering="key", partitions=1), list[int](), list[int]()
+
+    async with opened(url) as sender:
+        await sender.declare(Topology(create=(queue, queue.dead_letters)))
+        await sender.send(queue, [out(n, "k") for n in range(20)])
+        for _ in range(15):
+            async with opened(url) as driver:
+                subscription = await driver.subscribe(queue, prefetch=10, notify=Events())
+                single = True
+                while len(handled) < 20 and (batch := await subscription.receive(1 if single else 10, 8.0)):
+                    suspects = [one for one in batch if (one.deliveries or 0) >= 3]
+                    single = bool(suspects)
+                    killer = next((one for one in batch if one.body == b"7"), None)
+                    if killer is None or (killer.deliveries or 0) >= 6:
+                        handled += [int(one.message_id) for one in batch if int(one.message_id) not in handled]
+                        await subscription.settle(batch, Outcome.ACK)
+                        continue
+                    assert all((one.deliveries or 0) < 6 for one in batch), "another would be convicted"
+                    kills.append(7)
+                    await driver.vanish()
+                    break
+                else:
+                    await subscription.close()
+                    break
+    assert handled == list(range(20))
+    assert len(kills) <= 8
