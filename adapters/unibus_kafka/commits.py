@@ -65,7 +65,8 @@ class Commits:
             news = {
                 partition: (low, partition.note)
                 for partition in self._partitions()
-                if (low := partition.mark.to_commit) is not None
+                if (low := partition.mark.low) is not None
+                and (partition.mark.to_commit is not None or partition.is_beyond_note)
             }
             done = await self._write(news)
         if not done:

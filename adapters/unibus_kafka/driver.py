@@ -29,6 +29,7 @@ from unibus_kafka import delays
 from unibus_kafka.cluster import Cluster
 from unibus_kafka.endpoint import Endpoint
 from unibus_kafka.ephemeral import EphemeralSubscription
+from unibus_kafka.failures import FOREIGN
 from unibus_kafka.features import capabilities
 from unibus_kafka.forwarder import Forwarder
 from unibus_kafka.keeper import Keeper
@@ -106,7 +107,11 @@ class KafkaDriver:
             await self._topics.verify([source])
             subscription = KafkaSubscription(source, self._endpoint, self._cluster, prefetch, notify, self._clock)
         await subscription.start()
-        self._keep(subscription)
+        try:
+            await self._keep(subscription)
+        except BaseException:
+            await subscription.close()
+            raise
         self._subscriptions = [live for live in self._subscriptions if not live.inbox.ended]
         self._subscriptions.append(subscription)
         return subscription
@@ -128,14 +133,19 @@ class KafkaDriver:
         return Depth(ready=max(sum(ends[tp] - lows[tp] for tp in tps) - ours, 0))
 
     async def forward(self) -> None:
-        """Implements Forwarding: for every target that has tiers, as long as there are any."""
+        """Implements Forwarding: for every target for which something waits."""
         self._live()
+        seen: dict[TopicPartition, int] = {}
         running: dict[str, asyncio.Task[None]] = {}
         loop = asyncio.get_running_loop()
         try:
             while True:
-                for target in await self._delayed_targets():
-                    if target not in running or running[target].done():
+                for target in [target for target, task in running.items() if task.done()]:
+                    del running[target]  # it could not begin; what waits there is looked for again
+                    for topic in delays.topics_of(target):
+                        seen.update({tp: 0 for tp in seen if tp.topic == topic})
+                for target in await self._waiting_targets(seen):
+                    if target not in running:
                         running[target] = loop.create_task(
                             self._forwarder(target).run(), name=f"unibus kafka forward {target}"
                         )
@@ -194,7 +204,7 @@ class KafkaDriver:
             place = TopicPartition(topic, (turn + index) % self._topics.partitions[topic])
             records[index] = place, record._replace(headers=with_due(record.headers, now + delay))
 
-    def _keep(self, subscription: KafkaSubscription) -> None:
+    async def _keep(self, subscription: KafkaSubscription) -> None:
         options = self._endpoint.options
 
         async def restore() -> None:
@@ -211,12 +221,20 @@ class KafkaDriver:
             subscription, self._cluster, restore, tend, self._clock, every=options.metadata_age, session=options.session
         )
         subscription.run(keeper.run(), "keep")
+        await tend()
 
     def _forward_beside(self, subscription: KafkaSubscription) -> None:
         """For as long as the subscription lives."""
         if not subscription.forwards and not subscription.inbox.ended:
             subscription.forwards = True
-            subscription.run(self._forwarder(subscription.own_topic).run(), "forward")
+            task = subscription.run(self._forwarder(subscription.own_topic).run(), "forward")
+            task.add_done_callback(lambda ended: self._forwarded(subscription, ended))
+
+    def _forwarded(self, subscription: KafkaSubscription, ended: asyncio.Task[None]) -> None:
+        """Whatever it ended by, the keeper begins another, for as long as the subscription lives."""
+        subscription.forwards = False
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            logger.debug("%s: delays are not moved just now: %r", subscription.source, error)
 
     def _forwarder(self, target: str) -> Forwarder:
         source = Queue("delays", physical=target)
@@ -239,13 +257,27 @@ class KafkaDriver:
             records.append((TopicPartition(topic, number), record))
         await self._confirm(records)
 
-    async def _delayed_targets(self) -> set[str]:
+    async def _waiting_targets(self, seen: dict[TopicPartition, int]) -> set[str]:
+        """Those for which something waits in a tier. seen: the ends of the tiers at the last look, kept up to date:
+        where nothing came, nobody has to be asked again."""
         try:
-            found = map(delays.parsed, await self._cluster.topics())
-        except DriverError as error:
+            found = await self._cluster.topics()
+            tiers = [topic for topic in found if delays.parsed(topic)]
+            ends = await self._cluster.offsets(await self._topics.partitions_of(tiers), "end") if tiers else {}
+            grown: dict[str, list[TopicPartition]] = {}
+            for tp, end in ends.items():
+                if end > seen.get(tp, 0) and (tier := delays.parsed(tp.topic)) is not None:
+                    grown.setdefault(tier[1], []).append(tp)
+            waiting = set()
+            for target, tps in grown.items():
+                done = await self._cluster.committed(delays.group_of(target), tps)
+                if any(done.get(tp, (0, ""))[0] < ends[tp] for tp in tps):
+                    waiting.add(target)
+        except (*FOREIGN, DriverError) as error:
             logger.debug("cannot look for delays: %r", error)
             return set()
-        return {tier[1] for tier in found if tier is not None}
+        seen.update(ends)
+        return waiting
 
     # --- inside ---------------------------------------------------------------------------------------
 

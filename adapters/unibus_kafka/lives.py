@@ -36,10 +36,6 @@ class Lives:
             return 1
         return self.dead + 1 if offset == self.low or not (self.ordered or suspect) else 2
 
-    def watchful(self, low: int) -> bool:
-        """Whether somebody died with what is before us: what is handed out is to be written down first, each time."""
-        return self.dead > 0 and low < self.high
-
     def note(self, low: int, high: int) -> str:
         """While [low, high) is in hand. A mark that has moved begins anew: what it stands at did not kill."""
         if high <= low:

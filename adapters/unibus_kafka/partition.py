@@ -31,6 +31,12 @@ class Partition:
         """While it is being revoked: what nobody has in hand. It is handed out if the partition stays with us."""
 
     @property
+    def is_beyond_note(self) -> bool:
+        """Whether more is in hand than is written down."""
+        mark = self.mark
+        return mark.next is not None and mark.next > self.noted and bool(mark.unsettled)
+
+    @property
     def note(self) -> str:
         mark = self.mark
         if mark.low is None or mark.next is None or not mark.unsettled:

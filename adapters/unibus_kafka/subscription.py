@@ -39,6 +39,8 @@ IDLE = 1.0
 CLOSING = 10.0
 """Seconds for the last words to the group."""
 JOIN = 60.0
+WATCHED = 30.0
+"""Seconds after a death in which another would be of the same cause."""
 
 
 def widest_gap(prefetch: int) -> int:
@@ -85,6 +87,7 @@ class KafkaSubscription:
         self._clock = clock
         self._gap = widest_gap(prefetch) if tiers_of is None else delays.HELD
         self._suspects = False
+        self._watch_until = 0.0
         self._seen: dict[TopicPartition, int] = {}
         self._generation: int | None = None
         self._assignments = 0
@@ -152,8 +155,9 @@ class KafkaSubscription:
         self.inbox.done(deliveries)
 
     def _watchful(self) -> bool:
-        """Whether we hold what somebody died with, or a suspect. Then each step is written down before the next."""
-        return self._suspects or any(one.lives.watchful(one.mark.low or 0) for one in self._current())
+        """Whether somebody died just now with what we read, or we hold a suspect. Then each step is written down
+        before the next is taken: the next death may be ours."""
+        return self.grouped and (self._suspects or self._clock.monotonic() < self._watch_until)
 
     async def close(self) -> None:
         if self.closing:
@@ -267,13 +271,11 @@ class KafkaSubscription:
         if self.grouped:
             self._suspects = any(SUSPECT in delivery.attributes for delivery in fresh)
             watchful = self._watchful()
-            unwritten = [
-                one
-                for one in touched
-                if not one.lives.begun or (watchful and one.mark.next is not None and one.mark.next > one.noted)
-            ]
+            unwritten = [one for one in touched if not one.lives.begun or (watchful and one.is_beyond_note)]
             if unwritten:
                 await self._commits.begin(unwritten)
+            else:
+                self._commits.note(0)
         kept = []
         for delivery in fresh:  # the partition may have been taken away meanwhile
             partition = delivery.token.partition
@@ -353,6 +355,8 @@ class KafkaSubscription:
             self.member.seek(tp, partition.mark.next or 0)
         self._drop(before.values())
         self._assignments += 1
+        if any(one.lives.dead for one in begun.values()):
+            self._watch_until = self._clock.monotonic() + WATCHED
         self.progress_at = self._clock.monotonic()
         self._stable.set()
 

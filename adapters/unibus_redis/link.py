@@ -75,7 +75,7 @@ class Link:
             return
         deadline, pause = self._clock.monotonic() + within, _FIRST_PAUSE
         while self._connection is None:
-            error = await self._attempted(deadline)
+            error = await self._attempted(deadline if within else deadline + self._timeout)
             if error is None:
                 continue
             if is_refusal(error) or self._closed or self._clock.monotonic() + pause > deadline:
@@ -121,7 +121,7 @@ class Link:
         if self._attempt is None or self._attempt.done():
             self._attempt = asyncio.get_running_loop().create_task(self._establish(), name="unibus redis connect")
         attempt = self._attempt
-        await asyncio.wait({attempt}, timeout=max(deadline - self._clock.monotonic(), self._timeout))
+        await asyncio.wait({attempt}, timeout=max(deadline - self._clock.monotonic(), 0.0))
         if not attempt.done():
             return foreign.TimeoutError("no connection in time")
         if attempt.cancelled():

@@ -18,7 +18,7 @@ from unibus_kafka import KafkaDriver
 class KafkaHarness(Harness):
     """A broker that is shared by all cases, in real time."""
 
-    silence = 0.5
+    silence = 0.25
     load = 500
     many = 10
 

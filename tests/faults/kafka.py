@@ -69,7 +69,7 @@ async def _watch(servers: str, queue: str, complaints: list[str]) -> None:
 
 
 # A dead member is noticed when its session has run out; then all others join again.
-BOUNDS = Bounds(recovery=15.0, publish=12.0, redelivery=SESSION + 5, silence=SESSION)
+BOUNDS = Bounds(recovery=15.0, publish=12.0, redelivery=3 * SESSION, silence=SESSION)
 OPTIONS = f"?session={SESSION:g}&metadata_age=1"
 UNDELIVERABLE = Queue("undeliverable", physical="unibus.undeliverable")
 DOORS = ((2, 3), (4, 5))

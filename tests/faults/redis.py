@@ -33,7 +33,7 @@ class RedisTools:
 
 
 # What a dead consumer held is claimed when its lease has run out, by consumers that look every two seconds.
-BOUNDS = Bounds(recovery=LEASE + 2, redelivery=LEASE + 2, silence=LEASE)
+BOUNDS = Bounds(redelivery=3 * LEASE, silence=LEASE)
 OPTIONS = f"?lease={LEASE:g}"
 
 REDIS_8 = Server("redis", RedisTools(), BOUNDS, options=OPTIONS)
