@@ -28,6 +28,10 @@ COLUMNS = {
     "MemoryLogHarness": "memory, log model",
     "RabbitHarness": "RabbitMQ {version}",
     "Rabbit3Harness": "RabbitMQ {version}",
+    "RedisHarness": "Redis {version}",
+    "Redis7Harness": "Redis {version}",
+    "PubSubHarness": "Redis {version}, publish/subscribe",
+    "KafkaHarness": "Kafka {version}",
 }
 """Harnesses, and what their columns are called."""
 
