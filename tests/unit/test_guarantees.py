@@ -19,7 +19,7 @@ def report(**outcomes: str) -> dict[str, Any]:
 
 def test_a_column_a_harness_with_what_it_can_and_what_was_tried() -> None:
     lines = table(report()).splitlines()
-    assert lines[0] == "| | memory | memory, log model | RabbitMQ 9.2 | RabbitMQ 9.3 |"
+    assert lines[0].startswith("| | memory | memory, log model | RabbitMQ 9.2 | RabbitMQ 9.3 | Redis 9.4 |")
     rows = {cells[1].strip(): cells[2].strip() for cells in (line.split("|") for line in lines[2:])}
     assert rows["groups"].startswith("emulated: ")
     assert rows["browse"] == "no"
