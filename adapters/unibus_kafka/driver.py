@@ -34,10 +34,10 @@ from unibus_kafka.features import capabilities
 from unibus_kafka.forwarder import Forwarder
 from unibus_kafka.keeper import Keeper
 from unibus_kafka.partitioner import hashed, partition_of
-from unibus_kafka.patterns import group_of, topic_of
+from unibus_kafka.patterns import group_of, is_ephemeral, topic_of
 from unibus_kafka.producer import Producer
 from unibus_kafka.records import Record, record_of, with_due
-from unibus_kafka.subscription import KafkaSubscription, is_ephemeral
+from unibus_kafka.subscription import KafkaSubscription
 from unibus_kafka.topics import Topics, missing
 
 logger = logging.getLogger("unibus.kafka")

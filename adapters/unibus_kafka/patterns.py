@@ -37,3 +37,7 @@ def _expression(words: list[str]) -> str:
         return r"(?:[^.]+\.)*" + _expression(words[1:])
     spelled = [r"(?:\.[^.]+)*" if word == "#" else r"\.[^.]+" if word == "*" else r"\." + word for word in words]
     return "".join(spelled).removeprefix(r"\.")
+
+
+def is_ephemeral(source: Source) -> bool:
+    return isinstance(source, TopicSubscription) and source.group is None

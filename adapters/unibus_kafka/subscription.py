@@ -19,7 +19,6 @@ from unibus.driver import (
     Recreated,
     Revoking,
     Source,
-    TopicSubscription,
 )
 from unibus.errors import SettlementLost, UnibusError, UnsupportedCapability
 from unibus_kafka import delays
@@ -31,6 +30,7 @@ from unibus_kafka.failures import FOREIGN, translated
 from unibus_kafka.partition import SUSPECT, Partition
 from unibus_kafka.patterns import group_of, topic_of, topics_of
 from unibus_kafka.records import Place, delivery_of
+from unibus_kafka.watermark import widest_gap
 
 logger = logging.getLogger("unibus.kafka")
 
@@ -41,11 +41,6 @@ CLOSING = 10.0
 JOIN = 60.0
 WATCHED = 30.0
 """Seconds after a death in which another would be of the same cause."""
-
-
-def widest_gap(prefetch: int) -> int:
-    """How far reading may be ahead of the first record that is not done: so much is read again after a crash."""
-    return max(5000, 10 * prefetch)
 
 
 class KafkaSubscription:
@@ -252,7 +247,15 @@ class KafkaSubscription:
         found = await self.member.poll(readable, POLL, wanted)
         if assignment == self._assignments and self._stable.is_set():
             await self._accept(found)
-        # Else it is read again, from where each partition stands.
+        else:
+            self._read_again(found)
+
+    def _read_again(self, tps: Iterable[TopicPartition]) -> None:
+        """Partitions changed hands while we polled: what came may be of before or after their places were sought."""
+        assigned = self.member.assignment
+        for tp in tps:
+            if (partition := self.partitions.get(tp)) is not None and tp in assigned:
+                self.member.seek(tp, partition.mark.next or 0)
 
     async def _accept(self, found: dict[TopicPartition, list[Any]]) -> None:
         fresh: list[Delivery] = []
@@ -394,7 +397,3 @@ class KafkaSubscription:
 def _place(delivery: Delivery) -> tuple[Any, int]:
     token: Place = delivery.token
     return token.partition.tp, token.offset
-
-
-def is_ephemeral(source: Source) -> bool:
-    return isinstance(source, TopicSubscription) and source.group is None

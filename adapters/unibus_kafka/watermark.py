@@ -56,3 +56,8 @@ class Watermark(Generic[T]):
     def commit(self, offset: int) -> None:
         """It is committed. Never goes back."""
         self.committed = offset if self.committed is None else max(offset, self.committed)
+
+
+def widest_gap(prefetch: int) -> int:
+    """How far reading may be ahead of the first record that is not done: so much is read again after a crash."""
+    return max(5000, 10 * prefetch)

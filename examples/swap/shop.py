@@ -75,7 +75,7 @@ def shop(bus: Bus, day: Day, run: str, topics: Guarantee) -> None:
     async def mail(order: Order) -> None:
         day.note("mailed", f"order {order.id} to {order.customer}")
 
-    @bus.subscriber(f"{run}.#", group=f"{run}.audit", guarantee=topics)
+    @bus.subscriber(f"{run}.order.#", group=f"{run}.audit", guarantee=topics)
     async def audit(order: Order, message: Message[Order]) -> None:
         day.note("audited", f"order {order.id} on {message.address.removeprefix(run + '.')}")
 

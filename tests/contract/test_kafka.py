@@ -19,6 +19,7 @@ class KafkaHarness(Harness):
     """A broker that is shared by all cases, in real time."""
 
     silence = 0.25
+    patience = 60.0
     load = 500
     many = 10
 

@@ -48,7 +48,8 @@ class Programs(Flights):
         command = [sys.executable, "orders.py", self.url]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
         assert done.stderr == ""
-        assert done.stdout == output
+        # Unordered queues and groups: on several partitions the lines may come in another order.
+        assert sorted(done.stdout.splitlines()) == sorted(output.splitlines())
 
     def test_the_shop_tells_the_same_story_as_in_memory(self) -> None:
         ended = python("-m", "examples.swap", "memory://", self.url)
