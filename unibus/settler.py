@@ -70,7 +70,9 @@ class Settler:
     def _start(self) -> None:
         """Calls for what waits, as many as may be in flight; `_ended` goes on with the rest."""
         self.scheduled = False
-        while len(self._calls) < self._limits.calls and (self.acks or self._others):
+        while (waiting := len(self.acks) + len(self._others)) and len(self._calls) < self._limits.calls:
+            if self._calls and waiting < self._limits.min_messages:
+                return
             batch, outcome = self._take()
             call = asyncio.get_running_loop().create_task(self._call(batch, outcome))
             self._calls.add(call)

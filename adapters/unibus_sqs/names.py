@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
-from unibus.driver import Queue, Source
+from unibus.driver import Queue, Source, TopicSubscription
+from unibus.errors import ConfigurationError, UnsupportedCapability
+from unibus_sqs.limits import MAX_FILTER_VALUES, MAX_TAG, QUEUE_NAME
 
 TOPIC = "unibus"
 """All topics of a bus go through one SNS topic, and a second one that is ordered."""
@@ -12,9 +15,26 @@ FIFO = ".fifo"
 
 
 def queue_name(source: Source) -> str:
-    if isinstance(source, Queue) and source.physical:
+    """Raises ConfigurationError for a name that SQS would refuse, UnsupportedCapability for one without a queue."""
+    if isinstance(source, TopicSubscription) and source.group is None:
+        raise UnsupportedCapability(f"{source} has no group; on SQS every subscriber needs one")
+    if isinstance(source, Queue) and source.physical is not None:
+        _check(source, source.physical)
         return source.physical
     return spelled(source.name) + (FIFO if source.ordering == "key" else "")
+
+
+def _check(queue: Queue, name: str) -> None:
+    if not QUEUE_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"queue {queue.name!r} has physical={name!r}, which SQS does not take: "
+            f"letters, digits, `-` and `_`, at most 80 of them, `.fifo` at the end if ordered (this has {len(name)})"
+        )
+    if name.endswith(FIFO) != (queue.ordering == "key"):
+        raise ConfigurationError(
+            f"queue {queue.name!r} has ordering={queue.ordering!r} and physical={name!r}: "
+            "exactly those queues of SQS are ordered by key whose name ends in `.fifo`"
+        )
 
 
 def other_name(source: Source) -> str:
@@ -29,6 +49,7 @@ def spelled(name: str) -> str:
 
 def filter_of(patterns: Sequence[str]) -> list[object]:
     """A filter on the topic that lets pass all that matches, and sometimes more: the exact filter is ours."""
+    everything: list[object] = [{"exists": True}]
     rules: list[object] = []
     for pattern in patterns:
         words = pattern.split(".")
@@ -37,14 +58,15 @@ def filter_of(patterns: Sequence[str]) -> list[object]:
             rules.append(pattern)
             continue
         if wild == 0:
-            return [{"exists": True}]
+            return everything
         head = ".".join(words[:wild])
         rules.append({"prefix": head + "."})
         if words[wild] == "#":
             rules.append(head)
-    return rules
+    return rules if len(rules) <= MAX_FILTER_VALUES else everything
 
 
 def as_tag(patterns: Sequence[str]) -> str:
-    """Patterns as the value of a tag, which has neither `*` nor `#`."""
-    return " ".join(sorted(patterns)).replace("*", "@one").replace("#", "@any")
+    """Patterns as the value of a tag, which has neither `*` nor `#`; their digest where they are too long for one."""
+    text = " ".join(sorted(patterns)).replace("*", "@one").replace("#", "@any")
+    return text if len(text) <= MAX_TAG else hashlib.sha256(text.encode()).hexdigest()

@@ -2,47 +2,81 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from unibus.driver import Capabilities, Delay, Limits
+from unibus.driver import Capabilities, Delay, Limits, Url
+from unibus.errors import ConfigurationError
+from unibus_sqs.limits import BATCH, END_OF_HOLD, MAX_BYTES, MAX_HOLD, MAX_WAIT
 
-BATCH = 10
-"""Messages in one call, of any kind."""
-MAX_HOLD = 43_200.0
-"""Seconds for which SQS lets a message be invisible in all."""
-MAX_BYTES = 1_048_576
-"""Bytes of one message, and of one batch, as they are sent."""
+POLLS = 3
+"""Polls in flight at most for one consumer; an idle one has a single one."""
+
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d{1,2}")
+_ENDPOINT = re.compile(r"https?://[^/@\s]+/?")
+_KEYS = ("access", "secret", "session_token", "profile_key", "credential")
 
 
 class Options(BaseModel):
-    """The options of `sqs://`. Durations are whole seconds, as SQS counts them. Credentials come from
-    the environment or the machine's role, never from the URL."""
+    """The options of `sqs://`. Durations are seconds, whole ones where SQS counts so. Credentials come from the
+    default chain (environment, profile, container or machine role), never from the URL."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint: str | None = Field(None, description="Another server than AWS, as http://127.0.0.1:5000.")
-    lease: int = Field(30, ge=1, le=int(MAX_HOLD), description="How long a received message is ours unless renewed.")
-    wait: int = Field(5, ge=0, le=20, description="How long one poll waits; closing waits for it.")
-    timeout: float = Field(5.0, gt=0, description="How long an answer may take beyond that.")
+    lease: int = Field(30, ge=1, le=MAX_HOLD // 12, description="How long a received message is ours until renewed.")
+    wait: int = Field(MAX_WAIT, ge=0, le=MAX_WAIT, description="How long one poll waits; closing waits for it, too.")
+    timeout: float = Field(5.0, gt=0, le=300, description="How long an answer may take, beyond that of a poll.")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the driver connects to."""
+
+    region: str
+    options: Options
+
+
+def place(url: Url) -> Place:
+    """Raises ConfigurationError, which never shows a secret."""
+    if url.username or url.password or any(word in name.lower() for name in url.options for word in _KEYS):
+        raise ConfigurationError(
+            f"{url} carries credentials; leave them out of the URL and give them to AWS's default chain: the variables "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the machine's role"
+        )
+    if not url.host:
+        raise ConfigurationError(f"{url} names no region; write it as the host, as in sqs://eu-west-1")
+    if url.port or url.path.strip("/") or len(url.hosts) > 1 or not _REGION.fullmatch(url.host):
+        raise ConfigurationError(
+            f"{url}: {url.host!r} is not a region; the URL names a region and nothing else, as in sqs://eu-west-1, "
+            "and another server by its option, as in sqs://eu-west-1?endpoint=http://127.0.0.1:5000"
+        )
+    options = url.parse_options(Options)
+    if options.endpoint is not None and not _ENDPOINT.fullmatch(options.endpoint):
+        raise ConfigurationError("option endpoint of sqs:// is no server; write http://host:port, without a user")
+    return Place(url.host, options)
 
 
 def capabilities(options: Options) -> Capabilities:
-    """A body of any bytes grows by a third in base64, so the limit is below that of SQS."""
-    limits = Limits(messages=BATCH, calls=4)
+    """The limits of a message are those of a text; bytes that are no text grow by a third, and `send` refuses what
+    is over the limit then."""
     return Capabilities(
+        confirmed="replicas",
         queue_ordering="native",
         topic_ordering="native",
         groups="native",
         patterns="emulated",
-        delay=Delay("native", 900.0, 1.5),
+        delay=Delay("native", None, 1.5),
         nack_delay="native",
         delivery_count="native",
         ordered_delivery_count="native",
         lease=float(options.lease),
-        hold=MAX_HOLD - 600,
-        max_body=(MAX_BYTES - 65_536) * 3 // 4,
+        hold=END_OF_HOLD / 3,
+        max_body=MAX_BYTES,
         body_limit_counts_metadata=True,
-        send=Limits(messages=BATCH, bytes=MAX_BYTES // 2, calls=4, min_messages=BATCH),
-        receive=limits,
-        settle=limits,
+        send=Limits(messages=BATCH, bytes=MAX_BYTES, calls=8, min_messages=BATCH),
+        receive=Limits(messages=BATCH * POLLS, calls=POLLS),
+        settle=Limits(messages=BATCH, calls=8, min_messages=BATCH),
     )

@@ -1,58 +1,77 @@
-"""A consumer of one queue: a task that polls, and what it holds."""
+"""A consumer of one queue: what it holds, and until when."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from unibus.driver import (
     Clock,
     Delivery,
-    Disconnected,
     DriverEvent,
     Inbox,
     Lost,
     Outcome,
-    Reconnected,
+    Recreated,
     Source,
+    Timer,
     TopicSubscription,
 )
-from unibus.errors import ConnectionLost, DriverError, SettlementLost
-from unibus_sqs.failures import translated
-from unibus_sqs.options import BATCH, MAX_HOLD, Options
-from unibus_sqs.wire import Handle, delivery_of
+from unibus.errors import DriverError, SettlementLost
+from unibus_sqs.batching import Batches
+from unibus_sqs.clients import Clients
+from unibus_sqs.limits import END_OF_HOLD
+from unibus_sqs.options import POLLS, Options
+from unibus_sqs.polling import SHORT_PAUSE, Polling
+from unibus_sqs.settling import Settled, settle
+from unibus_sqs.wire import Received, received_of, sent_on
 
-_STALE = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}
+LOOKS = 6
+"""How often in a lease we look for leases that end."""
 
 
 class SqsSubscription:
-    """A poll is never cancelled but by a kill: what it takes would be invisible for a lease, with nobody."""
+    """Made by the driver. restore: makes the queue anew if it is ours to make; returns its URL, else raises."""
 
     def __init__(
         self,
         source: Source,
         url: str,
-        sqs: Any,
-        options: Options,
         prefetch: int,
         notify: Callable[[DriverEvent], None],
+        *,
+        clients: Clients,
+        options: Options,
+        batches: Batches,
+        restore: Callable[[], Awaitable[tuple[str, bool]]],
         clock: Clock,
     ) -> None:
         self.source = source
         self.inbox = Inbox(str(source), prefetch, clock)
-        self.notify = notify
         self._url = url
-        self._sqs = sqs
-        self._lease = options.lease
-        self._wait = options.wait
+        self._notify = notify
+        self._clients = clients
+        self._options = options
+        self._batches = batches
+        self._restore_queue = restore
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-        self._closing = False
+        self._ordered = source.ordering == "key"
+        pause = 0.0 if options.wait else SHORT_PAUSE
+        # The answers of two polls may come in another order than the messages were taken.
+        polls = 1 if self._ordered else POLLS
+        self._polling = Polling(
+            self.inbox, self._receive, self._accept, self._restore, notify, clock, pause=pause, polls=polls
+        )
+        self._timer: Timer | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._closed = False
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"unibus sqs {self.source}")
+        self._polling.start(str(self.source))
+        self._look_later()
 
     # --- the seam -------------------------------------------------------------------------------------
 
@@ -61,152 +80,169 @@ class SqsSubscription:
 
     async def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, *, delay: float = 0.0) -> None:
         self.inbox.check_connected()
+        self._expire()
         ours, stale = self.inbox.begin(deliveries)
         try:
-            for part in _parts(ours):
-                if outcome is Outcome.NACK:
-                    stale += len(await self._change(part, math.ceil(delay)))
-                else:
-                    stale += await self._delete(part)
+            if outcome is Outcome.NACK:
+                settled = await self._make_visible(ours, delay)
+            else:
+                settled = await self._delete(ours)
         except BaseException:
             self.inbox.failed(ours)
             raise
-        self.inbox.done(ours)
+        self.inbox.failed(settled.failed)
+        self.inbox.done([*settled.done, *settled.stale])
+        if settled.why is not None:
+            raise settled.why
+        stale += len(settled.stale)
         if stale:
             raise SettlementLost(
                 f"{stale} of {len(deliveries)} deliveries of {self.source} were not ours any more", count=stale
             )
 
     async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:
-        """Implements LeaseExtender."""
+        """Implements LeaseExtender. What SQS would take away at twelve hours is lost a little before."""
         self.inbox.check_connected()
+        self._expire()
         held, ready = self.inbox.held, set(self.inbox.ready)
-        for part in _parts([one for one in deliveries if one in held or one in ready]):
-            whole = max(1, math.ceil(seconds))
-            expires = self._clock.monotonic() + whole
-            gone = await self._change(part, whole)
-            for delivery in part:
-                if isinstance(delivery.token, Handle):
-                    delivery.token.expires = min(expires, delivery.token.limit)
-            self._lose(gone)
+        ours = [one for one in deliveries if one in held or one in ready]
+        now = self._clock.monotonic()
+        whole = max(1, math.ceil(seconds))
+
+        def allowed(delivery: Delivery) -> int:
+            return max(1, min(whole, int(delivery.token.limit - now)))
+
+        extended = await settle(
+            ours, self._change, doing=f"renewing leases of {self.source}", clock=self._clock, seconds=allowed
+        )
+        for delivery in extended.done:
+            if not isinstance(delivery.token, str):
+                delivery.token.expires = min(now + whole, delivery.token.limit)
+        self._lose(extended.stale)
+        if extended.why is not None:
+            raise extended.why
 
     async def close(self) -> None:
-        if self._closing:
+        """Waits for the poll in flight, as long as the URL's `wait` at most: what it brings is given back at once."""
+        if self._closed:
             return
-        self._closing = True
+        self._closed = True
         left = self.inbox.end()
-        if self._task is not None:
-            await asyncio.wait({self._task})
+        await self._stop_looking()
+        await self._polling.ended()
         left += self.inbox.ready  # what the last poll brought
         self.inbox.ready.clear()
         try:
-            for part in _parts(left):
-                await self._change(part, 0)
+            await self._make_visible(left, 0.0)
         except DriverError:
-            return  # the lease ends by itself
+            return  # the leases end by themselves
 
     async def cut_off(self, reason: Exception) -> None:
-        """Nothing is given back, and nobody is told."""
-        self._closing = True
+        """For tests: nothing is given back, and nobody is told."""
+        self._closed = True
         self.inbox.end(reason)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        await self._stop_looking()
+        await self._polling.cut_off()
 
     # --- calls ----------------------------------------------------------------------------------------
 
-    async def _delete(self, deliveries: Sequence[Delivery]) -> int:
-        entries = [{"Id": str(n), "ReceiptHandle": one.token.receipt} for n, one in enumerate(deliveries)]
-        with translated(f"settling at {self.source}"):
-            answer = await self._sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
-        return len(_stale(answer))
+    async def _receive(self, most: int) -> Any:
+        attempt = {"ReceiveRequestAttemptId": uuid.uuid4().hex} if self._ordered else {}
+        return await self._clients.sqs.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=most,
+            VisibilityTimeout=self._options.lease,
+            WaitTimeSeconds=self._options.wait,
+            MessageAttributeNames=["All"],
+            AttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
+            **attempt,
+        )
 
-    async def _change(self, deliveries: Sequence[Delivery], seconds: int) -> list[Delivery]:
-        """Make them invisible for so long from now on; returns those that are not ours any more."""
-        entries = [
-            {"Id": str(n), "ReceiptHandle": one.token.receipt, "VisibilityTimeout": seconds}
-            for n, one in enumerate(deliveries)
-        ]
-        with translated(f"changing leases at {self.source}"):
-            answer = await self._sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
-        return [deliveries[place] for place in _stale(answer)]
+    async def _delete(self, deliveries: Sequence[Delivery]) -> Settled:
+        async def call(entries: list[Any]) -> Any:
+            return await self._clients.sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
 
-    # --- the task -------------------------------------------------------------------------------------
+        return await settle(deliveries, call, doing=f"settling at {self.source}", clock=self._clock, seconds=None)
 
-    async def _run(self) -> None:
-        failures = 0
-        while not self._closing:
-            try:
-                await self._cycle()
-                if failures:
-                    self.notify(Reconnected())
-                failures = 0
-            except DriverError as error:
-                if not failures:
-                    self.notify(Disconnected(str(error)))
-                failures += 1
-                await self._clock.sleep(min(0.05 * 2**failures, 5.0))
+    async def _make_visible(self, deliveries: Sequence[Delivery], delay: float) -> Settled:
+        whole = math.ceil(delay)
+        doing = f"giving back to {self.source}"
+        return await settle(deliveries, self._change, doing=doing, clock=self._clock, seconds=lambda _: whole)
 
-    async def _cycle(self) -> None:
-        await self._keep_ready()
-        self._expire()
-        if self.inbox.wanted <= 0:
-            await self.inbox.wait_until_wanted(self._lease / 4)
-            return
-        with translated(f"polling {self.source}"):
-            answer = await self._sqs.receive_message(
-                QueueUrl=self._url,
-                MaxNumberOfMessages=min(BATCH, self.inbox.wanted),
-                VisibilityTimeout=self._lease,
-                WaitTimeSeconds=self._poll_time(),
-                MessageAttributeNames=["All"],
-                AttributeNames=["ApproximateReceiveCount", "SentTimestamp"],
-            )
-        await self._accept(answer.get("Messages", ()))
+    async def _change(self, entries: list[Any]) -> Any:
+        return await self._clients.sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
 
-    def _poll_time(self) -> int:
-        """Short while something is held, whose lease may end meanwhile."""
-        return min(self._wait, max(0, self._lease // 4)) if self.inbox.held else self._wait
+    # --- what a poll brings ---------------------------------------------------------------------------
 
-    async def _accept(self, messages: Iterable[Any]) -> None:
+    async def _accept(self, messages: Sequence[Any], server_now: float | None) -> None:
         now = self._clock.monotonic()
-        unmatched = []
+        later: list[Received] = []
+        unmatched: list[Delivery] = []
         for raw in messages:
-            delivery, direct = delivery_of(raw, self.source, now + self._lease, now + MAX_HOLD - 600)
-            if direct or not isinstance(self.source, TopicSubscription) or self.source.matches(delivery.address):
-                self.inbox.put([delivery])
+            one = received_of(raw, self.source, now + self._options.lease, now + END_OF_HOLD, server_now)
+            if one.left > 0 and not self._ordered:
+                later.append(one)
+            elif one.direct or self._matches(one.delivery):
+                self.inbox.put([one.delivery])
             else:
-                unmatched.append(delivery)  # the broker's filter is coarser than the patterns
+                unmatched.append(one.delivery)  # the broker's filter is coarser than the patterns
         if unmatched:
             await self._delete(unmatched)
+        if later:
+            await self._send_on(later)
 
-    async def _keep_ready(self) -> None:
+    def _matches(self, delivery: Delivery) -> bool:
+        return not isinstance(self.source, TopicSubscription) or self.source.matches(delivery.address)
+
+    async def _send_on(self, later: Sequence[Received]) -> None:
+        """The next stretch of delays that are longer than SQS has. First sent, then deleted: a crash in between
+        duplicates, the other order would lose. What could not be sent comes again when its lease ends."""
+
+        async def call(batch: list[Any]) -> Any:
+            return await self._clients.sqs.send_message_batch(QueueUrl=self._url, Entries=batch)
+
+        entries = [sent_on(one.delivery.native, place, one.left) for place, one in enumerate(later)]
+        errors = await self._batches.send(entries, call, ordered=False)
+        await self._delete([one.delivery for place, one in enumerate(later) if place not in errors])
+
+    async def _restore(self) -> None:
+        self._url, made = await self._restore_queue()
+        if made:
+            self._lose([*self.inbox.held, *self.inbox.ready])
+            self._notify(Recreated())
+
+    # --- leases ---------------------------------------------------------------------------------------
+
+    def _look_later(self) -> None:
+        self._timer = self._clock.call_later(self._options.lease / LOOKS, self._look)
+
+    def _look(self) -> None:
+        self._expire()
+        if self._renewing is None or self._renewing.done():
+            soon = self._clock.monotonic() + self._options.lease * 2 / 3
+            waiting = [delivery for delivery in self.inbox.ready if delivery.token.expires < soon]
+            if waiting:
+                name = f"unibus sqs renew {self.source}"
+                self._renewing = asyncio.get_running_loop().create_task(self._renew(waiting), name=name)
+        self._look_later()
+
+    async def _renew(self, waiting: Sequence[Delivery]) -> None:
         """The core renews what it has received; what waits here is ours to renew."""
-        soon = self._clock.monotonic() + self._lease * 2 / 3
-        waiting = [delivery for delivery in self.inbox.ready if delivery.token.expires < soon]
-        if waiting:
-            await self.extend(waiting, self._lease)
+        try:
+            await self.extend(waiting, self._options.lease)
+        except DriverError:
+            return  # we look again soon, and tell if it is lost
+
+    async def _stop_looking(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._renewing is not None:
+            await asyncio.wait({self._renewing})
 
     def _expire(self) -> None:
         now = self._clock.monotonic()
         self._lose([one for one in (*self.inbox.held, *self.inbox.ready) if one.token.expires <= now])
 
-    def _lose(self, deliveries: Sequence[Delivery]) -> None:
-        told = self.inbox.lose(deliveries)
-        if told:
-            self.notify(Lost(told))
-
-
-def _parts(deliveries: Sequence[Delivery]) -> Iterable[Sequence[Delivery]]:
-    for start in range(0, len(deliveries), BATCH):
-        yield deliveries[start : start + BATCH]
-
-
-def _stale(answer: Any) -> list[int]:
-    """The places of those whose handle is void. Any other failure is raised."""
-    stale = []
-    for failed in answer.get("Failed", ()):
-        if failed.get("Code") not in _STALE:
-            raise ConnectionLost(f"{failed.get('Code')}: {failed.get('Message')}")
-        stale.append(int(failed["Id"]))
-    return stale
+    def _lose(self, deliveries: Iterable[Delivery]) -> None:
+        if told := self.inbox.lose(deliveries):
+            self._notify(Lost(told))

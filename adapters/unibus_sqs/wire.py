@@ -1,21 +1,28 @@
-"""A message as SQS and SNS carry it: text, and two attributes: `unibus` with all of ours, `unibus-topic`."""
+"""A message as SQS and SNS carry it: text and attributes.
+
+Two attributes are ours: `unibus`, a JSON object with all that has no place of its own, and `unibus-topic`. Headers of
+the user are attributes too, as long as there is room and SQS takes them as they are; the others are in `unibus`. A
+program that knows nothing of unibus reads the body as it was sent, and its own attributes are headers here.
+"""
 
 from __future__ import annotations
 
 import base64
+import binascii
+import hashlib
 import json
-import re
 import uuid
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from unibus.driver import Delivery, Outbound, Source
+from unibus_sqs import limits, notifications
 
 ENVELOPE = "unibus"
 TOPIC = "unibus-topic"
+ATTEMPT, ALONE = "unibusattempt", "unibusalone"
 
-_TEXT = re.compile("[\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
-"""What XML can carry as it is; a carriage return would come back as a line feed."""
-
+_OURS = 2
 _NOTHING = "-"
 """A body must not be empty."""
 
@@ -33,25 +40,76 @@ class Handle:
         self.limit = limit
 
 
+class Received:
+    """A delivery and what the driver alone must know of it. direct: sent to this source, whatever its patterns.
+    left: seconds of its delay that are still to come."""
+
+    __slots__ = ("delivery", "direct", "left")
+
+    def __init__(self, delivery: Delivery, direct: bool, left: float) -> None:
+        self.delivery = delivery
+        self.direct = direct
+        self.left = left
+
+
+# --- out --------------------------------------------------------------------------------------------------
+
+
 def entry_of(message: Outbound, place: int, topic: str | None, *, body: str, ordered: bool, direct: bool) -> Any:
     """One entry of a batch. body: how the call names it. direct: for one consumer alone, whatever its patterns."""
     text, form = _text_of(message.body)
-    envelope: dict[str, Any] = {"a": {**message.attributes, "id": message.message_id}, "form": form}
-    if message.headers:
-        envelope["h"] = dict(message.headers)
+    envelope: dict[str, Any] = {"a": {**message.attributes, "id": message.message_id}}
+    if form != "text":
+        envelope["form"] = form
     if message.key is not None:
         envelope["a"]["partitionkey"] = message.key
     if direct:
         envelope["direct"] = True
-    attributes = {ENVELOPE: _string(json.dumps(envelope))}
+    attributes: dict[str, Any] = {}
+    packed = _headers(message.headers, attributes)
+    if packed:
+        envelope["h"] = packed
     if topic is not None:
         attributes[TOPIC] = _string(topic)
-    entry = {"Id": str(place), body: text, "MessageAttributes": attributes}
+    entry: dict[str, Any] = {"Id": str(place), body: text, "MessageAttributes": attributes}
     if ordered:
-        # A fresh id each time: the five minutes of deduplication would swallow a message that is sent again.
-        entry["MessageDeduplicationId"] = uuid.uuid4().hex
+        entry["MessageDeduplicationId"] = deduplication_id(message)
         entry["MessageGroupId"] = group_id(message.key)
+    elif message.delay > 0:
+        delay_entry(entry, envelope, message.delay)
+    attributes[ENVELOPE] = _string(_json(envelope))
     return entry
+
+
+def delay_entry(entry: dict[str, Any], envelope: dict[str, Any], delay: float) -> None:
+    """The whole of a longer delay stands in the envelope: who receives the message before its time sends it on."""
+    whole = -int(-delay // 1)
+    entry["DelaySeconds"] = min(whole, limits.MAX_DELAY)
+    if whole > limits.MAX_DELAY:
+        envelope["delay"] = whole
+    else:
+        envelope.pop("delay", None)
+
+
+def sent_on(raw: Any, place: int, left: float) -> Any:
+    """A message whose delay is not over, for the next stretch of it."""
+    attributes = dict(raw["MessageAttributes"])
+    envelope = envelope_of(attributes[ENVELOPE].get("StringValue"))
+    entry: dict[str, Any] = {"Id": str(place), "MessageBody": raw["Body"], "MessageAttributes": attributes}
+    delay_entry(entry, envelope, left)
+    attributes[ENVELOPE] = _string(_json(envelope))
+    return entry
+
+
+def deduplication_id(message: Outbound) -> str:
+    """The same for a message that is sent again as it was, since the first time may have arrived; another one for its
+    next attempt, which SQS would take for a duplicate else, and for another message under the same id."""
+    digest = hashlib.sha256(message.message_id.encode())
+    for name in (ATTEMPT, ALONE):
+        digest.update(f"\0{message.attributes.get(name, '')}".encode())
+    digest.update(b"\0" + _json([message.key, message.topic, *sorted(message.attributes.items())]).encode())
+    digest.update(message.body or b"\0")
+    return digest.hexdigest()
 
 
 def group_id(key: str | None) -> str:
@@ -60,28 +118,25 @@ def group_id(key: str | None) -> str:
 
 
 def size_of(entry: Any, body: str) -> int:
+    """Bytes as AWS counts them: the body, and names, types and values of the attributes."""
     size = len(entry[body].encode())
     for name, attribute in entry["MessageAttributes"].items():
-        size += len(name) + len("String") + len(attribute["StringValue"].encode())
+        value = attribute.get("StringValue")
+        size += len(name.encode()) + len(attribute["DataType"])
+        size += len(value.encode()) if value is not None else len(attribute["BinaryValue"])
     return size
 
 
-def delivery_of(raw: Any, source: Source, expires: float, limit: float) -> tuple[Delivery, bool]:
-    """The delivery, and whether it was sent to this source directly."""
-    attributes = {name: value.get("StringValue", "") for name, value in raw.get("MessageAttributes", {}).items()}
-    envelope = _envelope(attributes.pop(ENVELOPE, None))
-    topic = attributes.pop(TOPIC, None)
-    ours: dict[str, str] = envelope.get("a", {})
-    headers: dict[str, str] = {**attributes, **envelope.get("h", {})}
-    told = raw.get("Attributes", {})
-    count = int(told.get("ApproximateReceiveCount", "1"))
-    sent = told.get("SentTimestamp")
-    key, message_id = ours.pop("partitionkey", None), ours.pop("id", raw["MessageId"])
-    delivery = Delivery(
-        _body_of(raw["Body"], envelope.get("form", "text")), ours, headers, key, message_id, topic or source.name,
-        int(sent) / 1000 if sent else None, count, count > 1, Handle(raw["ReceiptHandle"], expires, limit), raw,
-    )  # fmt: skip
-    return delivery, topic is None or bool(envelope.get("direct"))
+def _headers(headers: Mapping[str, str], attributes: dict[str, Any]) -> dict[str, str]:
+    """Adds what may be an attribute of its own; returns the rest."""
+    packed = {}
+    for name, value in headers.items():
+        room = len(attributes) < limits.MAX_ATTRIBUTES - _OURS
+        if room and name not in (ENVELOPE, TOPIC) and limits.is_attribute_name(name) and limits.travels_as_text(value):
+            attributes[name] = _string(value)
+        else:
+            packed[name] = value
+    return packed
 
 
 def _text_of(body: bytes | None) -> tuple[str, Form]:
@@ -91,24 +146,48 @@ def _text_of(body: bytes | None) -> tuple[str, Form]:
         text = body.decode()
     except UnicodeDecodeError:
         text = ""
-    if _TEXT.fullmatch(text):
+    if limits.travels_as_text(text):
         return text, "text"
     return base64.b64encode(body).decode() or _NOTHING, "base64"
 
 
-def _body_of(text: str, form: str) -> bytes | None:
-    if form == "none":
-        return None
-    if form == "base64":
-        return b"" if text == _NOTHING else base64.b64decode(text)
-    return text.encode()
+def _json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if limits.travels_as_text(text) else json.dumps(value, separators=(",", ":"))
 
 
 def _string(value: str) -> dict[str, str]:
     return {"DataType": "String", "StringValue": value}
 
 
-def _envelope(text: str | None) -> dict[str, Any]:
+# --- in ---------------------------------------------------------------------------------------------------
+
+
+def received_of(raw: Any, source: Source, expires: float, limit: float, server_now: float | None) -> Received:
+    """server_now: seconds since 1970 by the server's clock, where it has told the time."""
+    text, foreign = raw["Body"], raw.get("MessageAttributes", {})
+    if ENVELOPE not in foreign and (wrapped := notifications.unwrapped(text)) is not None:
+        text, foreign = wrapped
+    attributes = {name: _value_of(value) for name, value in foreign.items()}
+    envelope = envelope_of(attributes.pop(ENVELOPE, None))
+    topic = attributes.pop(TOPIC, None)
+    ours: dict[str, str] = envelope.get("a", {})
+    headers: dict[str, str] = {**attributes, **envelope.get("h", {})}
+    told = raw.get("Attributes", {})
+    count = int(told.get("ApproximateReceiveCount", "1"))
+    sent = int(told["SentTimestamp"]) / 1000 if "SentTimestamp" in told else None
+    key, message_id = ours.pop("partitionkey", None), ours.pop("id", raw["MessageId"])
+    if key is None and ENVELOPE not in foreign:
+        key = told.get("MessageGroupId")
+    delivery = Delivery(
+        _body_of(text, envelope.get("form", "text")), ours, headers, key, message_id, topic or source.name,
+        sent, count, count > 1, Handle(raw["ReceiptHandle"], expires, limit), raw,
+    )  # fmt: skip
+    left = _left(envelope.get("delay"), sent, server_now)
+    return Received(delivery, topic is None or bool(envelope.get("direct")), left)
+
+
+def envelope_of(text: str | None) -> dict[str, Any]:
     """Strictly: what is not ours, or is damaged, is a plain message."""
     try:
         envelope = json.loads(text) if text else {}
@@ -120,3 +199,32 @@ def _envelope(text: str | None) -> dict[str, Any]:
     ):
         return {}
     return envelope
+
+
+def _left(delay: object, sent: float | None, server_now: float | None) -> float:
+    """By the server's clock alone. It tells whole seconds, cut off, so that nothing is early."""
+    if not isinstance(delay, int) or delay <= limits.MAX_DELAY:
+        return 0.0
+    passed = float(limits.MAX_DELAY)
+    if sent is not None and server_now is not None:
+        passed = max(passed, server_now - sent)
+    return max(0.0, delay - passed)
+
+
+def _value_of(attribute: Mapping[str, Any]) -> str:
+    """Text of an attribute; what a foreign program sent as bytes is base64, as a header is text."""
+    value = attribute.get("StringValue")
+    if value is not None:
+        return str(value)
+    return base64.b64encode(attribute.get("BinaryValue", b"")).decode()
+
+
+def _body_of(text: str, form: object) -> bytes | None:
+    if form == "none":
+        return None
+    if form == "base64":
+        try:
+            return b"" if text == _NOTHING else base64.b64decode(text, validate=True)
+        except binascii.Error:
+            return text.encode()  # the envelope comes from outside, and so does its claim
+    return text.encode()

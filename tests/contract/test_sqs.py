@@ -32,12 +32,12 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class SqsHarness(Harness):
     many = 10
-    load = 300
+    load = 400
     lease = 4
     patience = 60.0
 
     async def start(self) -> None:
-        self.url = f"{server()}&lease={self.lease}&wait=1"
+        self.url = f"{server()}&lease={self.lease}&wait=0"
 
     async def vanish(self, driver: Driver) -> None:
         assert isinstance(driver, SqsDriver)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
 
-from unibus.driver import Outbound, Queue, TopicSubscription
+from unibus.driver import Outbound, Queue, SystemClock, TopicSubscription, Url
+from unibus.errors import ConfigurationError, MessageTooLarge, Rejected
 from unibus_sqs import names
-from unibus_sqs.wire import delivery_of, entry_of
+from unibus_sqs.batching import Batches
+from unibus_sqs.driver import SqsDriver
+from unibus_sqs.limits import MAX_ATTRIBUTES, MAX_BYTES
+from unibus_sqs.wire import entry_of, received_of, sent_on, size_of
 
 QUEUE = Queue("orders")
 
@@ -27,7 +33,8 @@ def received(entry: Any) -> Any:
 def test_any_body_comes_back_as_it_was(body: bytes | None) -> None:
     message = Outbound(body, {"type": "t"}, {"h": "🚌\t"}, "Schlüssel", "id-1")
     entry = entry_of(message, 0, "a.b", body="MessageBody", ordered=False, direct=False)
-    delivery, direct = delivery_of(received(entry), QUEUE, 0.0, 0.0)
+    one = received_of(received(entry), QUEUE, 0.0, 0.0, None)
+    delivery, direct = one.delivery, one.direct
     assert entry["MessageBody"]
     assert not direct
     assert (delivery.body, delivery.attributes, delivery.headers) == (body, {"type": "t"}, {"h": "🚌\t"})
@@ -38,16 +45,96 @@ def test_any_body_comes_back_as_it_was(body: bytes | None) -> None:
 def test_a_message_of_a_foreign_producer_is_plain() -> None:
     raw: Any = {"MessageId": "m", "ReceiptHandle": "r", "Body": "{}"}
     raw |= {"MessageAttributes": {"tenant": {"DataType": "String", "StringValue": "7"}, "unibus": {"StringValue": "["}}}
-    delivery, direct = delivery_of(raw, QUEUE, 0.0, 0.0)
+    one = received_of(raw, QUEUE, 0.0, 0.0, None)
+    delivery, direct = one.delivery, one.direct
     assert direct
     assert (delivery.body, delivery.headers, delivery.message_id) == (b"{}", {"tenant": "7"}, "m")
 
 
-def test_a_message_sent_twice_has_two_deduplication_ids_and_one_group() -> None:
-    message = Outbound(b"1", {}, {}, "k", "id-1")
-    one, two = (entry_of(message, 0, None, body="MessageBody", ordered=True, direct=False) for _ in range(2))
-    assert one["MessageDeduplicationId"] != two["MessageDeduplicationId"]
-    assert one["MessageGroupId"] == two["MessageGroupId"]
+def test_a_repeated_send_is_a_duplicate_for_fifo_and_its_next_attempt_is_none() -> None:
+    def entry(**attributes: str) -> Any:
+        message = Outbound(b"1", attributes, {}, "k", "id-1")
+        return entry_of(message, 0, None, body="MessageBody", ordered=True, direct=False)
+
+    first, repeated, retried = entry(), entry(), entry(unibusattempt="2")
+    assert first["MessageDeduplicationId"] == repeated["MessageDeduplicationId"]
+    assert first["MessageDeduplicationId"] != retried["MessageDeduplicationId"]
+    assert len({one["MessageGroupId"] for one in (first, repeated, retried)}) == 1
+
+
+def test_no_message_has_an_eleventh_attribute() -> None:
+    headers = {f"h{number}": "v" for number in range(20)}
+    entry = entry_of(Outbound(b"1", {}, headers, None, "m"), 0, "t", body="MessageBody", ordered=False, direct=False)
+    assert len(entry["MessageAttributes"]) == MAX_ATTRIBUTES
+    assert received_of(received(entry), QUEUE, 0.0, 0.0, None).delivery.headers == headers
+
+
+@pytest.mark.parametrize("header", [{"AWS.x": "1"}, {"a..b": "1"}, {"empty": ""}, {"control": "\x00"}, {"unibus": "1"}])
+def test_a_header_that_sqs_would_refuse_travels_all_the_same(header: dict[str, str]) -> None:
+    entry = entry_of(Outbound(b"1", {}, header, None, "m"), 0, None, body="MessageBody", ordered=False, direct=False)
+    assert set(entry["MessageAttributes"]) == {"unibus"}
+    assert received_of(received(entry), QUEUE, 0.0, 0.0, None).delivery.headers == header
+
+
+def test_a_size_counts_names_types_and_values_in_bytes() -> None:
+    entry = {"MessageBody": "ü", "MessageAttributes": {"a": {"DataType": "String", "StringValue": "ü"}}}
+    assert size_of(entry, "MessageBody") == 2 + 1 + 6 + 2
+
+
+@pytest.mark.parametrize(("passed", "left"), [(900, 2700), (1000, 2600), (3599, 1), (3600, 0), (9000, 0), (0, 2700)])
+def test_a_delay_of_an_hour_goes_in_stretches_and_is_never_early(passed: int, left: int) -> None:
+    message = Outbound(b"1", {}, {"h": "v"}, None, "m", 3600.0)
+    entry = entry_of(message, 0, None, body="MessageBody", ordered=False, direct=False)
+    assert entry["DelaySeconds"] == 900
+    one = received_of(received(entry), QUEUE, 0.0, 0.0, 1_700_000_000 + passed)
+    assert one.left == left
+    again = sent_on(received(entry), 0, 2700)
+    assert again["DelaySeconds"] == 900
+    assert received_of(received(again), QUEUE, 0.0, 0.0, 1_700_000_900).left == 1800
+    last = sent_on(received(again), 0, 800.5)
+    assert last["DelaySeconds"] == 801
+    arrived = received_of(received(last), QUEUE, 0.0, 0.0, 1_700_000_000)
+    assert (arrived.left, arrived.delivery.headers, arrived.delivery.message_id) == (0, {"h": "v"}, "m")
+
+
+def test_a_notification_that_is_not_raw_is_unwrapped() -> None:
+    told: dict[str, Any] = {"Type": "Notification", "MessageId": "n", "TopicArn": "arn:aws:sns:r:1:t", "Message": "{}"}
+    told |= {"MessageAttributes": {"tenant": {"Type": "String", "Value": "7"}}}
+    raw: Any = {"MessageId": "m", "ReceiptHandle": "r", "Body": json.dumps(told)}
+    delivery = received_of(raw, QUEUE, 0.0, 0.0, None).delivery
+    assert (delivery.body, delivery.headers) == (b"{}", {"tenant": "7"})
+
+
+async def test_batches_keep_to_ten_and_to_the_bytes_and_name_each_failure() -> None:
+    calls: list[list[str]] = []
+
+    async def call(batch: list[Any]) -> Any:
+        calls.append([entry["Id"] for entry in batch])
+        assert len(batch) <= 10
+        assert sum(size_of(entry, "MessageBody") for entry in batch) <= MAX_BYTES
+        return {"Failed": [{"Id": one["Id"], "SenderFault": True, "Code": "c"} for one in batch if one["Id"] == "3"]}
+
+    sizes = [*[10] * 14, MAX_BYTES, MAX_BYTES + 1, MAX_BYTES // 2, MAX_BYTES // 2 + 1]
+    entries = [{"Id": str(n), "MessageBody": "x" * size, "MessageAttributes": {}} for n, size in enumerate(sizes)]
+    batches = Batches(body="MessageBody", most=MAX_BYTES, patience=5.0, clock=SystemClock())
+    errors = await batches.send(entries, call, ordered=False)
+    assert calls == [[str(n) for n in range(10)], ["10", "11", "12", "13"], ["14"], ["16"], ["17"]]
+    assert {place: type(error) for place, error in errors.items()} == {3: Rejected, 15: MessageTooLarge}
+
+
+@pytest.mark.parametrize(
+    "url", ["sqs://AKIAX:hidden@eu-west-1", "sqs://eu-west-1?aws_secret_access_key=hidden", "sqs://", "sqs://nowhere"]
+)
+def test_a_url_names_a_region_and_no_credentials(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        SqsDriver(Url(url), SystemClock())
+    assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize("physical", ["a b", "x" * 81, "orders.fifo", "a.b"])
+def test_a_physical_name_outside_the_grammar_or_of_the_other_order_is_refused(physical: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(repr(physical))):
+        names.queue_name(Queue("orders", physical=physical))
 
 
 def test_names_have_no_dots_but_for_fifo() -> None:
