@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.adapters.redis.conftest import Events, another, answers, free_port, ids, opened, out, take, until
+from tests.adapters.redis.conftest import Events, another, answers, free_port, ids, opened, out, plain, take, until
 from tests.brokers import Broker
 from unibus import Bus, Message
 from unibus.driver import Outcome, Queue, SystemClock, Topology, Url
@@ -189,6 +189,12 @@ async def test_queues_and_groups_of_a_cluster(cluster: list[int], name: Name) ->
     assert sorted(got) == sorted([*wanted, "ordered", "created", "created"])
 
 
+async def node_id(port: int) -> str:
+    async with plain(f"redis://127.0.0.1:{port}") as client:
+        found: bytes = await client.execute_command("CLUSTER", "MYID")
+    return found.decode()
+
+
 async def test_slots_that_move_are_followed(server: Broker, cluster: list[int], name: Name) -> None:
     queues = [Queue(name(f"orders.q{number}")) for number in range(8)]
     async with opened(spread(cluster)) as driver, opened(spread(cluster)) as sender:
@@ -198,9 +204,7 @@ async def test_slots_that_move_are_followed(server: Broker, cluster: list[int], 
             await sender.send(queue, [out("before")])
             await subscription.settle(await take(subscription, 1), Outcome.ACK)
         receiving = [asyncio.ensure_future(take(each, 1, 60)) for each in subscriptions]
-        first, target = (
-            server.admin("redis-cli", "-p", str(port), "cluster", "myid").strip() for port in (cluster[0], cluster[1])
-        )
+        first, target = [await node_id(port) for port in cluster[:2]]
         await asyncio.to_thread(
             server.admin, "redis-cli", "--cluster", "reshard", f"127.0.0.1:{cluster[0]}", "--cluster-from", first,
             "--cluster-to", target, "--cluster-slots", "5000", "--cluster-yes",
