@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,21 @@ from tests.brokers import Broker, broker
 from unibus.driver import DriverEvent, Outbound, Queue, SystemClock, TopicSubscription, Topology, Url
 from unibus_kafka import KafkaDriver
 from unibus_kafka.subscription import KafkaSubscription
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The client leaves open what it was connecting when it was closed."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            for what in ("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"):
+                item.add_marker(pytest.mark.filterwarnings(what))
+
+
+@pytest.fixture(autouse=True)
+def _litter() -> Iterator[None]:
+    """To be found here, not in a later test."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
