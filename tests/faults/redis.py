@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from tests.faults.server import Bounds, Server
 
-LEASE = 5.0
+LEASE = 3.0
 
 _DELETE = """
 local length = redis.call('XLEN', KEYS[1])
@@ -33,7 +33,8 @@ class RedisTools:
 
 
 # What a dead consumer held is claimed when its lease has run out, by consumers that look every two seconds.
-BOUNDS = Bounds(redelivery=3 * LEASE, silence=LEASE)
+# A send may wait for a connection as long as for its answer.
+BOUNDS = Bounds(publish=15.0, redelivery=5 * LEASE, silence=LEASE)
 OPTIONS = f"?lease={LEASE:g}"
 
 REDIS_8 = Server("redis", RedisTools(), BOUNDS, options=OPTIONS)

@@ -13,7 +13,7 @@ from tests.faults.sqlite_store import made
 
 KILLS = 10
 LASTS = 30.0
-"""Seconds that all messages keep the consumers busy."""
+"""Seconds that all messages keep the consumers busy, where a death is noticed at once."""
 
 
 async def killed_mid_handler(run: Run) -> None:
@@ -21,7 +21,7 @@ async def killed_mid_handler(run: Run) -> None:
     async with run.of(f"consumer kill -9 x{KILLS}"):
         await run.publish()
         await run.until_share("confirmed")
-        await run.consume(work=run.work(LASTS))
+        await run.consume(work=run.work(long_enough(run)))
         for _ in range(KILLS):
             await kill_one(run)
         books = await run.finished()
@@ -34,13 +34,13 @@ async def killed_with_effects(run: Run) -> None:
         store = await made(run.folder)
         await run.publish()
         await run.until_share("confirmed")
-        await run.consume(work=run.work(LASTS), store=store)
+        await run.consume(work=run.work(long_enough(run)), store=store)
         for _ in range(KILLS):
             await kill_one(run)
         # A message that waits for the claim of a dead process is redelivered, but begun only later.
         books = await run.finished()
         extra = KILLS * SHARE
-        run.judge(books, duplicates=extra, extra_effects=extra, recovery=LASTS, also=enough(run))
+        run.judge(books, duplicates=extra, extra_effects=extra, recovery=long_enough(run), also=enough(run))
 
 
 async def scaled(run: Run) -> None:
@@ -72,6 +72,11 @@ async def slow(run: Run) -> None:
         await run.consume(work=3 * silence)
         books = await run.finished()
         run.judge(books, duplicates=0)
+
+
+def long_enough(run: Run) -> float:
+    """Seconds in which all victims are still at work: each death is noticed only by its silence."""
+    return LASTS + KILLS * (run.bounds.silence or 0.0)
 
 
 def enough(run: Run) -> list[str]:
