@@ -28,7 +28,7 @@ def capabilities(confirmed: Confirmed) -> Capabilities:
         ordered_delivery_count="emulated",
         max_body=MAX_BODY,
         body_limit_counts_metadata=True,
-        send=Limits(messages=MESSAGES, calls=CALLS, min_messages=16),
+        send=Limits(messages=MESSAGES, calls=CALLS),
         receive=Limits(messages=MESSAGES),
         settle=Limits(messages=5000),
     )
