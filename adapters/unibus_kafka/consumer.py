@@ -104,10 +104,12 @@ class Member:
         self._consumer.seek(tp, offset)
 
     async def commit(self, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
-        """The library repeats for ever what may succeed once; a later commit says more anyway.
+        """The library repeats for ever what may succeed once; a later commit says more anyway. One that was cut off has
+        ended before the next begins: repeated after it, it would take the group back.
 
         In a task of its own: the library would leave a commit that is cut off to itself, and its error to nobody.
         """
+        await self._end_commit()
         task = asyncio.get_running_loop().create_task(self._consumer.commit(offsets), name="unibus kafka commit")
         self._commit = task
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

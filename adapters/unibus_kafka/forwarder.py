@@ -12,7 +12,7 @@ from unibus.driver import Clock, Delivery, Outcome
 from unibus.errors import BatchError, SettlementLost, UnibusError
 from unibus_kafka import delays
 from unibus_kafka.records import Place, Record, due_of, with_due
-from unibus_kafka.subscription import KafkaSubscription
+from unibus_kafka.subscription import CLOSING, KafkaSubscription
 
 logger = logging.getLogger("unibus.kafka")
 
@@ -38,9 +38,10 @@ class Forwarder:
         """When to look at it, in which order it came, when it is due."""
         self._came = 0
         self._receiving: asyncio.Task[Sequence[Delivery]] | None = None
+        self._forwarding: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Then what is on its way may arrive and be settled first: it would be moved twice."""
         try:
             await self._subscription.start()
             while True:
@@ -48,6 +49,9 @@ class Forwarder:
         finally:
             if self._receiving is not None:
                 self._receiving.cancel()
+            if self._forwarding is not None:
+                await asyncio.wait([self._forwarding], timeout=CLOSING)
+                self._forwarding.cancel()
             await self._subscription.close()
 
     async def _turn(self) -> None:
@@ -56,11 +60,12 @@ class Forwarder:
         ready: list[tuple[float, int, float, Delivery]] = []
         while self._heap and self._heap[0][0] <= now and len(ready) < AT_ONCE:
             ready.append(heapq.heappop(self._heap))
+        loop = asyncio.get_running_loop()
         if ready:
-            await self._forward(ready)
+            self._forwarding = loop.create_task(self._forward(ready), name=f"unibus kafka forward to {self._target}")
+            await asyncio.shield(self._forwarding)
             return
         if self._receiving is None:
-            loop = asyncio.get_running_loop()
             self._receiving = loop.create_task(self._subscription.receive(AT_ONCE, 60.0))
         wait = min(self._heap[0][0] - now, 60.0) if self._heap else 60.0
         done, _ = await asyncio.wait([self._receiving], timeout=wait)

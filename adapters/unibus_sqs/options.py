@@ -11,9 +11,6 @@ from unibus.driver import Capabilities, Delay, Limits, Url
 from unibus.errors import ConfigurationError
 from unibus_sqs.limits import BATCH, END_OF_HOLD, MAX_BYTES, MAX_HOLD, MAX_WAIT
 
-POLLS = 3
-"""Polls in flight at most for one consumer; an idle one has a single one."""
-
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d{1,2}")
 _ENDPOINT = re.compile(r"https?://[^/@\s]+/?")
 _KEYS = ("access", "secret", "session_token", "profile_key", "credential")
@@ -28,6 +25,7 @@ class Options(BaseModel):
     endpoint: str | None = Field(None, description="Another server than AWS, as http://127.0.0.1:5000.")
     lease: int = Field(30, ge=1, le=MAX_HOLD // 12, description="How long a received message is ours until renewed.")
     wait: int = Field(MAX_WAIT, ge=0, le=MAX_WAIT, description="How long one poll waits; closing waits for it, too.")
+    polls: int = Field(3, ge=1, le=32, description="Polls in flight at most for one consumer; an idle one has one.")
     timeout: float = Field(5.0, gt=0, le=300, description="How long an answer may take, beyond that of a poll.")
 
 
@@ -77,6 +75,6 @@ def capabilities(options: Options) -> Capabilities:
         max_body=MAX_BYTES,
         body_limit_counts_metadata=True,
         send=Limits(messages=BATCH, bytes=MAX_BYTES, calls=8, min_messages=BATCH),
-        receive=Limits(messages=BATCH * POLLS, calls=POLLS),
+        receive=Limits(messages=BATCH * options.polls, calls=options.polls),
         settle=Limits(messages=BATCH, calls=8, min_messages=BATCH),
     )

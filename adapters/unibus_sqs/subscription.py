@@ -24,7 +24,7 @@ from unibus.errors import DriverError, SettlementLost
 from unibus_sqs.batching import Batches
 from unibus_sqs.clients import Clients
 from unibus_sqs.limits import END_OF_HOLD
-from unibus_sqs.options import POLLS, Options
+from unibus_sqs.options import Options
 from unibus_sqs.polling import SHORT_PAUSE, Polling
 from unibus_sqs.settling import Settled, settle
 from unibus_sqs.wire import Received, received_of, sent_on
@@ -61,7 +61,7 @@ class SqsSubscription:
         self._ordered = source.ordering == "key"
         pause = 0.0 if options.wait else SHORT_PAUSE
         # The answers of two polls may come in another order than the messages were taken.
-        polls = 1 if self._ordered else POLLS
+        polls = 1 if self._ordered else options.polls
         self._polling = Polling(
             self.inbox, self._receive, self._accept, self._restore, notify, clock, pause=pause, polls=polls
         )
