@@ -1,4 +1,4 @@
-"""Calls that are in flight together become one: what comes while a call runs is the next batch. No timer."""
+"""Calls that are in flight together become one: what comes while calls run is the next batch. No timer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ I = TypeVar("I")  # noqa: E741 - item
 R = TypeVar("R")
 
 
-class Coalescer(Generic[I, R]):
-    """Feeds single items to a function that takes many and answers each. One call at a time; idle it holds no task.
+SHARED = 16
+"""What waits is shared between the calls from so many items for each on."""
 
+
+class Coalescer(Generic[I, R]):
+    """Feeds single items to a function that takes many and answers each. Idle it holds no task.
+
+    calls: in flight at most; with two of them callers go on with the answers of one while the other is on its way.
     late: told the answer, None for a failure, of an item for which nobody waits any more.
     """
 
@@ -23,34 +28,49 @@ class Coalescer(Generic[I, R]):
         self,
         call: Callable[[list[I]], Awaitable[Sequence[R]]],
         most: int = 1000,
+        calls: int = 1,
         late: Callable[[I, R | None], None] | None = None,
     ) -> None:
         self._call = call
         self._most = most
+        self._calls = calls
         self._late = late
         self._waiting: list[tuple[I, asyncio.Future[R]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._scheduled = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, item: I) -> asyncio.Future[R]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[R] = loop.create_future()
         self._waiting.append((item, answer))
-        if self._task is None:
-            self._task = loop.create_task(self._run())
+        if not self._scheduled and len(self._tasks) < self._calls:
+            self._scheduled = True
+            loop.call_soon(self._start)
         return answer
 
     async def flush(self) -> None:
         """Wait until nothing is waiting."""
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        while self._tasks or self._waiting:
+            if self._tasks:
+                await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(0)
 
-    async def _run(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-                await self._answer(batch)
-        finally:
-            self._task = None
+    def _start(self) -> None:
+        self._scheduled = False
+        loop = asyncio.get_running_loop()
+        while self._waiting and (free := self._calls - len(self._tasks)) > 0:
+            share = -(-len(self._waiting) // free)
+            most = min(max(share, SHARED), self._most)
+            batch, self._waiting = self._waiting[:most], self._waiting[most:]
+            task = loop.create_task(self._answer(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._scheduled:
+            self._start()
 
     async def _answer(self, batch: list[tuple[I, asyncio.Future[R]]]) -> None:
         try:

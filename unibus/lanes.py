@@ -18,7 +18,7 @@ while the next messages are handled. The loop's own time: it is about this loop'
 about the clock that tests move."""
 
 
-async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901 - a call less per message
+async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901, PLR0912 - a call less per message
     """One message after another. This is the path of nearly every message: keep it short."""
     current_lane.set(lane)
     handler, decode, verdicts, settler = (
@@ -45,9 +45,12 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901 - a
             await _failed(consumer, lane, delivery, message, error)
         else:
             if lane.reason is None:
-                acks.append(delivery)
-                if not settler.scheduled:
-                    settler.schedule()
+                if message.settle_after is not None:
+                    settler.ack_handled(message)
+                else:
+                    acks.append(delivery)
+                    if not settler.scheduled:
+                        settler.schedule()
             if verdicts.troubles:
                 verdicts.forget(delivery)
             if keys is not None and (following := keys.done(delivery)) is not None:
@@ -134,7 +137,7 @@ async def _handle_batch(consumer: Consumer, lane: Lane, deliveries: list[Deliver
         if error_of_one is not None:
             failures.append((message.delivery, message, error_of_one))
         else:
-            consumer.settler.ack(message.delivery)
+            consumer.settler.ack_handled(message)
             consumer.finished(message.delivery)
     if failures:
         await asyncio.gather(*[_failed(consumer, lane, *failure) for failure in failures])

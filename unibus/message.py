@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
@@ -21,7 +22,7 @@ class Message(Generic[T]):
     Made by unibus per delivery; `unibus.testing.message` makes one for a handler's own test.
     """
 
-    __slots__ = ("attempt", "data", "delivery", "mark")
+    __slots__ = ("attempt", "data", "delivery", "mark", "settle_after")
 
     def __init__(self, data: T, delivery: Delivery, attempt: int = 1) -> None:
         self.data = data
@@ -30,6 +31,9 @@ class Message(Generic[T]):
         """1 for the first run, 2 after one failure that was recorded, and so on."""
         self.mark: Retry | Reject | Drop | Postponed | Exception | None = None
         """In a batch: how this one ends, where it differs from the batch."""
+        self.settle_after: asyncio.Future[None] | None = None
+        """Set by a middleware: once its handler has succeeded, the message is acked when this is done; not if it is
+        cancelled. No lane waits for it."""
 
     @property
     def id(self) -> str:

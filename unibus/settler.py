@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from unibus.cancellation import asked_to_end
 from unibus.driver import Clock, Delivery, Limits, Outcome, Subscription
 from unibus.errors import DriverError, SettlementLost
+from unibus.message import Message
 
 logger = logging.getLogger("unibus.consumer")
 
@@ -34,12 +36,30 @@ class Settler:
         """Add to it and call `schedule` unless `scheduled`: the way of nearly every message."""
         self.scheduled = False
         self._others: list[tuple[Delivery, Outcome]] = []
+        self._after: dict[asyncio.Future[None], list[Delivery]] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
     def ack(self, delivery: Delivery) -> None:
         self.acks.append(delivery)
         if not self.scheduled:
             self.schedule()
+
+    def ack_handled(self, message: Message[Any]) -> None:
+        """At once, or when what a middleware has begun is done. If that is cancelled, never: it will come again."""
+        done = message.settle_after
+        if done is None:
+            self.ack(message.delivery)
+            return
+        waiting = self._after.get(done)
+        if waiting is None:
+            waiting = self._after[done] = []
+            done.add_done_callback(self._may_ack)
+        waiting.append(message.delivery)
+
+    def _may_ack(self, done: asyncio.Future[None]) -> None:
+        deliveries = self._after.pop(done, None)
+        if deliveries and not done.cancelled():
+            self.settle(deliveries, Outcome.ACK)
 
     def settle(self, deliveries: Sequence[Delivery], outcome: Outcome) -> None:
         if outcome is Outcome.ACK:
@@ -54,9 +74,9 @@ class Settler:
         asyncio.get_running_loop().call_soon(self._start)
 
     async def flush(self) -> None:
-        while self._calls or self.acks or self._others:
-            if self._calls:
-                await asyncio.wait(set(self._calls), return_when=asyncio.FIRST_COMPLETED)
+        while self._calls or self.acks or self._others or self._after:
+            if self._calls or self._after:
+                await asyncio.wait({*self._calls, *self._after}, return_when=asyncio.FIRST_COMPLETED)
             else:
                 await asyncio.sleep(0)
 
@@ -64,6 +84,7 @@ class Settler:
         """Settle nothing more."""
         self.acks.clear()
         self._others.clear()
+        self._after.clear()
         for call in self._calls:
             call.cancel()
 

@@ -1,13 +1,16 @@
 """Idempotency keys on Redis: each call of the store is one script, whatever the number of keys.
 
-A key is a hash of owner, fence and until when it is claimed (the server's time), or of that it is done. It is gone
+A key is a text: of who claimed it, its fence and until when (the server's time), or of that it is done. It is gone
 when it means nothing any more, so that what lies there is bounded. Fences come from one counter, and so rise for
 every key, and go on rising when a key is forgotten in between.
+
+An owner who claims what he has claimed already is given it anew: the answer that he lacks was lost on the way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from unibus.driver import Clock, Url
 from unibus.errors import NotOpen
@@ -20,6 +23,8 @@ from unibus_redis.options import endpoint
 _FORGOTTEN_LATER = 24 * 3600
 """Seconds for which a claim that lapsed is still its owner's, unless somebody else takes the key."""
 
+_DONE = "done"
+
 _NOW = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -27,40 +32,49 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 _CLAIM = Script(f"""{_NOW}
 local owner, lease, kept = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local answers = {{}}
+local last = redis.call('INCRBY', KEYS[1], #KEYS - 1)
+local before, ends = last - #KEYS + 1, string.format('%.0f', now + lease)
+local answers = {{before}}
 for i = 2, #KEYS do
-  local was = redis.call('HMGET', KEYS[i], 'owner', 'until')
-  if was[1] and not was[2] then
-    answers[i - 1] = {{'done'}}
-  elseif was[2] and tonumber(was[2]) > now then
-    answers[i - 1] = {{'claimed', was[1], tonumber(was[2]) - now}}
-  else
-    local fence = redis.call('INCR', KEYS[1])
-    redis.call('HSET', KEYS[i], 'owner', owner, 'fence', fence, 'until', string.format('%.0f', now + lease))
-    redis.call('PEXPIRE', KEYS[i], lease + kept)
-    answers[i - 1] = {{'new', fence}}
+  local mine = owner .. ' ' .. string.format('%.0f', before + i - 1) .. ' ' .. ends
+  local was = redis.call('SET', KEYS[i], mine, 'NX', 'GET', 'PX', lease + kept)
+  if was == '{_DONE}' then
+    answers[#answers + 1] = {{i - 2}}
+  elseif was then
+    local other, left = string.match(was, '^(.*) %d+ (%d+)$')
+    left = tonumber(left) - now
+    if left > 0 and other ~= owner then
+      answers[#answers + 1] = {{i - 2, other, left}}
+    else
+      redis.call('SET', KEYS[i], mine, 'PX', lease + kept)
+    end
   end
 end
 return answers
 """)
-"""KEYS: the counter of fences, and the keys. ARGV: owner, ms of the lease, ms for which a lapsed claim is kept."""
+"""KEYS: the counter of fences, and the keys. ARGV: owner, ms of the lease, ms for which a lapsed claim is kept.
+
+Returns the fence before that of the first key, and of each key that is not ours now its place, and who has it, and
+for how long; or its place alone: it is done.
+"""
 
 _OURS = """
-local function ours(i)
-  local was = redis.call('HMGET', KEYS[i], 'owner', 'fence', 'until')
-  return was[3] and was[1] == ARGV[2 * i] and was[2] == ARGV[2 * i + 1]
-end
 local answers = {}
+local function is_ours(i)
+  local was = redis.call('GET', KEYS[i])
+  local claim = ARGV[2] .. ' ' .. ARGV[i + 2] .. ' '
+  if was and string.sub(was, 1, #claim) == claim then
+    return claim
+  end
+  answers[#answers + 1] = i - 1
+end
 """
-"""ARGV: a number, and pairs of owner and fence."""
+"""ARGV: a number, the owner, and fences. The answers are the places of those that are not ours."""
 
 _COMPLETE = Script(f"""{_OURS}
 for i = 1, #KEYS do
-  answers[i] = 0
-  if ours(i) then
-    redis.call('HDEL', KEYS[i], 'until', 'fence')
-    redis.call('PEXPIRE', KEYS[i], ARGV[1])
-    answers[i] = 1
+  if is_ours(i) then
+    redis.call('SET', KEYS[i], '{_DONE}', 'PX', ARGV[1])
   end
 end
 return answers
@@ -69,22 +83,19 @@ return answers
 
 _RELEASE = Script(f"""{_OURS}
 for i = 1, #KEYS do
-  answers[i] = 0
-  if ours(i) then
+  if is_ours(i) then
     redis.call('DEL', KEYS[i])
-    answers[i] = 1
   end
 end
 return answers
 """)
 
 _RENEW = Script(f"""{_NOW}{_OURS}
+local ends = string.format('%.0f', now + ARGV[1])
 for i = 1, #KEYS do
-  answers[i] = 0
-  if ours(i) then
-    redis.call('HSET', KEYS[i], 'until', string.format('%.0f', now + ARGV[1]))
-    redis.call('PEXPIRE', KEYS[i], ARGV[1] + {_FORGOTTEN_LATER * 1000})
-    answers[i] = 1
+  local claim = is_ours(i)
+  if claim then
+    redis.call('SET', KEYS[i], claim .. ends, 'PX', ARGV[1] + {_FORGOTTEN_LATER * 1000})
   end
 end
 return answers
@@ -119,10 +130,14 @@ class RedisStore:
             await calls.close()
 
     async def claim(self, keys: Sequence[str], owner: str, lease: float) -> Sequence[Claim]:
+        if not keys:
+            return []
         names = [_FENCES, *[_KEY + key for key in keys]]
-        milliseconds = _milliseconds(lease)
-        answers = await self._run(_CLAIM, names, [owner, milliseconds, _FORGOTTEN_LATER * 1000])
-        return [_claim(answer) for answer in answers]
+        before, *others = await self._run(_CLAIM, names, [owner, _milliseconds(lease), _FORGOTTEN_LATER * 1000])
+        claims: list[Claim] = [New(before + number) for number in range(1, len(names))]
+        for place, *holder in others:
+            claims[place] = InProgress(holder[0].decode(), holder[1] / 1000) if holder else Done()
+        return claims
 
     async def complete(self, items: Sequence[Held], ttl: float) -> Sequence[bool]:
         return await self._change(_COMPLETE, items, _milliseconds(ttl))
@@ -134,27 +149,20 @@ class RedisStore:
         return await self._change(_RENEW, items, _milliseconds(lease))
 
     async def _change(self, script: Script, items: Sequence[Held], number: int) -> Sequence[bool]:
-        arguments: list[Argument] = [number]
-        for item in items:
-            arguments += (item.owner, item.fence)
-        answers = await self._run(script, [_KEY + item.key for item in items], arguments)
-        return [bool(answer) for answer in answers]
-
-    async def _run(self, script: Script, names: Sequence[str], arguments: Sequence[Argument]) -> list[list[bytes]]:
-        if self._calls is None:
-            raise NotOpen("the idempotency store is not open; call open() first")
-        if not names:
-            return []
-        answers: list[list[bytes]] = await self._calls.script(script, names, arguments)
+        """One call for each owner, who is always the same one where `Claims` calls."""
+        answers = [True] * len(items)
+        for owner in dict.fromkeys(item.owner for item in items):
+            places = [place for place, item in enumerate(items) if item.owner == owner]
+            names = [_KEY + items[place].key for place in places]
+            for place in await self._run(script, names, [number, owner, *[items[place].fence for place in places]]):
+                answers[places[place]] = False
         return answers
 
-
-def _claim(answer: Sequence[bytes]) -> Claim:
-    if answer[0] == b"new":
-        return New(int(answer[1]))
-    if answer[0] == b"claimed":
-        return InProgress(answer[1].decode(), int(answer[2]) / 1000)
-    return Done()
+    async def _run(self, script: Script, names: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
+        if self._calls is None:
+            raise NotOpen("the idempotency store is not open; call open() first")
+        answers: list[Any] = await self._calls.script(script, names, arguments)
+        return answers
 
 
 def _milliseconds(seconds: float) -> int:

@@ -83,7 +83,7 @@ class SqliteStore:
         row = self._database.execute("SELECT owner, until, done FROM claims WHERE key = ?", (key,)).fetchone()
         if row is not None:
             other, until, done = row
-            if until > now:
+            if until > now and (done or other != owner):
                 return Done() if done else InProgress(other, until - now)
         self._database.execute("UPDATE fence SET latest = latest + 1")
         (fence,) = self._database.execute("SELECT latest FROM fence").fetchone()

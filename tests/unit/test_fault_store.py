@@ -43,6 +43,11 @@ async def test_a_claim_is_seen_by_the_other(stores: tuple[SqliteStore, SqliteSto
     assert await other.claim(["k", "free"], "other", 5.0) == [InProgress("one", 3.0), New(2)]
 
 
+async def test_an_owner_who_lacks_the_answer_claims_again(stores: tuple[SqliteStore, SqliteStore]) -> None:
+    lost, again = await claimed(stores[0], "one"), await claimed(stores[0], "one")
+    assert again.fence > lost.fence
+
+
 async def test_done_is_done_for_all_until_its_time_is_over(
     stores: tuple[SqliteStore, SqliteStore], now: list[float]
 ) -> None:

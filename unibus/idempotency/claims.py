@@ -8,18 +8,20 @@ from collections.abc import Iterable, Sequence
 
 from unibus.coalesce import Coalescer
 from unibus.driver import Clock, Timer
+from unibus.idempotency.completions import Completions
 from unibus.idempotency.store import Claim, Held, IdempotencyStore, New
 
 logger = logging.getLogger("unibus.idempotency")
 
 
-class _Local:
-    """A key that this process is claiming or holds. `freed` is made when somebody waits for it."""
+class Local:
+    """A key that this process is claiming, or holds: then with a fence. `freed` is made when somebody waits for it."""
 
-    __slots__ = ("freed", "held")
+    __slots__ = ("fence", "freed", "key")
 
-    def __init__(self) -> None:
-        self.held: Held | None = None
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.fence: int | None = None
         self.freed: asyncio.Future[object] | None = None
 
 
@@ -41,97 +43,103 @@ class Claims:
         self._owner = owner
         self._lease = lease
         self._ttl = ttl
-        self._local: dict[str, _Local] = {}
+        self._local: dict[str, Local] = {}
         self._closed = False
         self._timer: Timer | None = None
         self._renewal: asyncio.Task[None] | None = None
-        self._claims: Coalescer[str, Claim] = Coalescer(
-            lambda keys: store.claim(keys, owner, lease), late=self._answered_late
-        )
-        self._completions: Coalescer[Held, bool] = Coalescer(lambda items: store.complete(items, ttl))
-        self._releases: Coalescer[Held, bool] = Coalescer(store.release)
+        self._claims: Coalescer[Local, Claim | Busy] = Coalescer(self._claim, calls=2, late=self._answered_late)
+        self._completions: Completions[Local] = Completions(self._complete, clock, lambda: self._closed)
+        self._releases: Coalescer[Local, bool] = Coalescer(self._release)
 
-    async def claim(self, key: str) -> Claim | Busy:
+    def claim(self, key: str) -> asyncio.Future[Claim | Busy]:
+        """Whoever is cancelled while he awaits it calls `give_up`."""
         local = self._local.get(key)
-        if local is not None:
-            if local.freed is None:
-                local.freed = asyncio.get_running_loop().create_future()
-            return Busy(local.freed)
-        self._local[key] = local = _Local()
-        answer = self._claims.submit(key)
-        try:
-            claim = await answer
-        except asyncio.CancelledError:
-            if answer.done() and not answer.cancelled():  # in the same moment
-                self._answered_late(key, None if answer.exception() is not None else answer.result())
-            raise
-        except Exception:
-            self._free(key)
-            raise
-        if isinstance(claim, New):
-            local.held = Held(key, self._owner, claim.fence)
-            self._keep_renewing()
-        else:
-            self._free(key)
-        return claim
+        if local is None:
+            self._local[key] = local = Local(key)
+            return self._claims.submit(local)
+        loop = asyncio.get_running_loop()
+        if local.freed is None:
+            local.freed = loop.create_future()
+        answer: asyncio.Future[Claim | Busy] = loop.create_future()
+        answer.set_result(Busy(local.freed))
+        return answer
 
-    def _answered_late(self, key: str, claim: Claim | None) -> None:
-        """Who claimed was cancelled meanwhile: nobody will give it back but we."""
-        if isinstance(claim, New):
-            self._local[key].held = Held(key, self._owner, claim.fence)
+    def give_up(self, key: str, answer: asyncio.Future[Claim | Busy]) -> None:
+        """What nobody waits for any more is given back: here if it was answered in the same moment, else then."""
+        if answer.done() and not answer.cancelled() and answer.exception() is None and isinstance(answer.result(), New):
             self.release(key)
-        else:
-            self._free(key)
+
+    async def _claim(self, claiming: Sequence[Local]) -> Sequence[Claim | Busy]:
+        try:
+            answers = await self._store.claim([local.key for local in claiming], self._owner, self._lease)
+        except BaseException:
+            for local in claiming:
+                self._free(local)
+            raise
+        for local, answer in zip(claiming, answers, strict=True):
+            if isinstance(answer, New):
+                local.fence = answer.fence
+            else:
+                self._free(local)
+        if self._timer is None:
+            self._keep_renewing()
+        return answers
+
+    def _answered_late(self, local: Local, claim: Claim | Busy | None) -> None:
+        """Who claimed was cancelled meanwhile: nobody will give it back but we."""
+        self.release(local.key)
 
     async def claim_all(self, keys: Iterable[str]) -> Sequence[Claim | Busy]:
         """One call for all of them, all or none; a key that stands twice is Busy the second time."""
-        distinct = list(keys)
-        answers = await asyncio.gather(*[self.claim(key) for key in distinct], return_exceptions=True)
-        failed = [answer for answer in answers if isinstance(answer, BaseException)]
-        if failed:
-            for key, answer in zip(distinct, answers, strict=True):
-                if isinstance(answer, New):
-                    self.release(key)
-            raise failed[0]
-        return [answer for answer in answers if not isinstance(answer, BaseException)]
+        answers = [(key, self.claim(key)) for key in keys]
+        try:
+            found = await asyncio.gather(*[answer for _, answer in answers], return_exceptions=True)
+        except asyncio.CancelledError:
+            self._give_up_all(answers)
+            raise
+        for failed in found:
+            if isinstance(failed, BaseException):
+                self._give_up_all(answers)
+                raise failed
+        return [claim for claim in found if not isinstance(claim, BaseException)]
 
-    def holds(self, key: str) -> bool:
-        """Whether the key is claimed here: with a store that failed open it is not."""
+    def _give_up_all(self, answers: Iterable[tuple[str, asyncio.Future[Claim | Busy]]]) -> None:
+        for key, answer in answers:
+            self.give_up(key, answer)
+
+    def complete(self, key: str) -> asyncio.Future[None] | None:
+        """Done when the key is; None if it is not claimed here: with a store that failed open it is not. Shared by
+        many: not to be cancelled."""
         local = self._local.get(key)
-        return local is not None and local.held is not None
+        return None if local is None or local.fence is None else self._completions.add(local)
 
-    async def complete(self, key: str) -> bool:
-        """Whether the claim was still ours. However often the store fails, it is tried again, and the claim renewed:
-        without it the message must not be acked."""
-        held = self._local[key].held
-        assert held is not None
-        wait = 1.0
-        while True:
-            try:
-                done = await self._completions.submit(held)
-                self._free(key)
-                return done
-            except Exception as error:
-                logger.warning("idempotency key %r cannot be completed, again in %.0f s: %s", key, wait, error)
-            await self._clock.sleep(wait)
-            wait = min(wait * 2, 60.0)
+    async def _complete(self, done: Sequence[Local]) -> None:
+        for local, ours in zip(done, await self._store.complete(self._held(done), self._ttl), strict=True):
+            self._free(local)
+            if not ours:
+                logger.warning(
+                    "idempotency key %r was lost while its handler ran: its effect may have happened twice", local.key
+                )
 
     def release(self, key: str) -> None:
-        """Give the key back, in the background: if that fails the lease ends by itself."""
+        """Give the key back, if it is ours, in the background: if that fails the lease ends by itself."""
         local = self._local.get(key)
-        if local is None or local.held is None:
-            return
-        self._releases.submit(local.held).add_done_callback(lambda answer: self._released(key, answer))
+        if local is not None and local.fence is not None:
+            self._releases.submit(local).add_done_callback(lambda answer: self._released(local, answer))
 
-    def _released(self, key: str, answer: asyncio.Future[bool]) -> None:
+    async def _release(self, releasing: Sequence[Local]) -> Sequence[bool]:
+        return await self._store.release(self._held(releasing))
+
+    def _released(self, local: Local, answer: asyncio.Future[bool]) -> None:
         if not answer.cancelled() and answer.exception() is not None:
-            logger.warning("idempotency key %r could not be released: %s", key, answer.exception())
-        self._free(key)
+            logger.warning("idempotency key %r could not be released: %s", local.key, answer.exception())
+        self._free(local)
 
     async def close(self) -> None:
         """Answer what is under way, then let go."""
         self._closed = True
-        for coalescer in (self._claims, self._completions, self._releases):
+        await self._completions.end()
+        for coalescer in (self._claims, self._releases):
             await coalescer.flush()
         if self._timer is not None:
             self._timer.cancel()
@@ -140,9 +148,13 @@ class Claims:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
 
-    def _free(self, key: str) -> None:
-        local = self._local.pop(key, None)
-        if local is not None and local.freed is not None and not local.freed.done():
+    def _held(self, ours: Sequence[Local]) -> list[Held]:
+        owner = self._owner
+        return [Held(local.key, owner, local.fence) for local in ours if local.fence is not None]
+
+    def _free(self, local: Local) -> None:
+        self._local.pop(local.key, None)
+        if local.freed is not None and not local.freed.done():
             local.freed.set_result(None)
 
     def _keep_renewing(self) -> None:
@@ -151,7 +163,7 @@ class Claims:
 
     def _start_renewal(self) -> None:
         self._timer = None
-        held = [local.held for local in self._local.values() if local.held is not None]
+        held = self._held(list(self._local.values()))
         if held:  # nothing held: the next claim sets the timer again
             self._renewal = asyncio.get_running_loop().create_task(self._renew(held))
 

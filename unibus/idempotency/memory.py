@@ -45,7 +45,7 @@ class MemoryStore:
                 return Done()
             del self._done[key]
         entry = self._claimed.get(key)
-        if entry is not None and entry.until > now:
+        if entry is not None and entry.until > now and entry.owner != owner:
             return InProgress(entry.owner, entry.until - now)
         self._fence += 1
         self._claimed[key] = _Entry(owner, self._fence, now + lease)

@@ -55,7 +55,10 @@ class IdempotencyStore(Protocol):
         """Idempotent."""
 
     async def claim(self, keys: Sequence[str], owner: str, lease: float) -> Sequence[Claim]:
-        """Claim each key for `lease` seconds, or say who has it or that it is done. Keys are distinct."""
+        """Claim each key for `lease` seconds, or say who has it or that it is done. Keys are distinct.
+
+        What its owner has claimed already is New again: the answer that it lacks was lost on the way.
+        """
 
     async def complete(self, items: Sequence[Held], ttl: float) -> Sequence[bool]:
         """Mark each key done for `ttl` seconds; False where the claim is no longer ours."""

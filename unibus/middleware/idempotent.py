@@ -14,7 +14,7 @@ from typing import Any
 
 from unibus.errors import ConfigurationError
 from unibus.idempotency.claims import Busy, Claims
-from unibus.idempotency.store import Claim, Done, IdempotencyStore, InProgress
+from unibus.idempotency.store import Done, IdempotencyStore, InProgress, New
 from unibus.message import Message
 from unibus.options import BatchHandler, BatchMiddleware, F, Handler, Middleware, Surroundings, record
 from unibus.outcome import Postponed, seconds
@@ -43,24 +43,32 @@ class IdempotentOption:
 
     def single(self, around: Surroundings) -> Middleware:
         claims = around.open_claims(self.store, self.lease, self.ttl)
+        key_of, stats = self._keys(around), around.stats
 
         def wrap(inner: Handler) -> Handler:
             async def idempotent(message: Message[Any]) -> object:
-                key = self._key(message, around)
-                claim = await self._claim(claims, key)
-                if claim is None:
+                key = key_of(message)
+                answer = claims.claim(key)
+                try:
+                    claim = await answer
+                except asyncio.CancelledError:
+                    claims.give_up(key, answer)
+                    raise
+                except Exception as error:
+                    if not self._goes_on_without(key, error):
+                        raise Postponed(STORE_DOWN_WAIT) from error
                     return await inner(message)
-                if type(claim) is Done:
-                    around.stats.skipped += 1
-                    return None
-                if (postponed := _postponed(claim)) is not None:
-                    raise postponed
+                if not isinstance(claim, New):
+                    if isinstance(claim, Done):
+                        stats.skipped += 1
+                        return None
+                    raise _postponed(claim)
                 try:
                     result = await inner(message)
                 except BaseException:
                     claims.release(key)
                     raise
-                await _complete(claims, key)
+                message.settle_after = claims.complete(key)
                 return result
 
             return idempotent
@@ -69,10 +77,11 @@ class IdempotentOption:
 
     def batch(self, around: Surroundings) -> BatchMiddleware:
         claims = around.open_claims(self.store, self.lease, self.ttl)
+        key_of = self._keys(around)
 
         def wrap(inner: BatchHandler) -> BatchHandler:
             async def idempotent(messages: Sequence[Message[Any]]) -> object:
-                keys = [self._key(message, around) for message in messages]
+                keys = list(map(key_of, messages))
                 new = await self._claim_batch(claims, messages, keys, around)
                 if not new:
                     return None
@@ -85,25 +94,21 @@ class IdempotentOption:
                 for message, key in new:
                     if message.mark is not None:
                         claims.release(key)
-                await asyncio.gather(*[_complete(claims, key) for message, key in new if message.mark is None])
+                    else:
+                        message.settle_after = claims.complete(key)
                 return result
 
             return idempotent
 
         return wrap
 
-    def _key(self, message: Message[Any], around: Surroundings) -> str:
-        return f"{around.scope}:{self.key(message)}"
+    def _keys(self, around: Surroundings) -> Callable[[Message[Any]], str]:
+        scope, key_of = around.scope, self.key
+        return lambda message: f"{scope}:{key_of(message)}"
 
-    async def _claim(self, claims: Claims, key: str) -> Claim | Busy | None:
-        """None: the store is down, and the user wants to go on without it."""
-        try:
-            return await claims.claim(key)
-        except Exception as error:
-            logger.warning("the idempotency store failed for key %r: %s", key, error)
-            if self.fail_open:
-                return None
-            raise Postponed(STORE_DOWN_WAIT) from error
+    def _goes_on_without(self, key: str, error: Exception) -> bool:
+        logger.warning("the idempotency store failed for key %r: %s", key, error)
+        return self.fail_open
 
     async def _claim_batch(
         self, claims: Claims, messages: Sequence[Message[Any]], keys: Sequence[str], around: Surroundings
@@ -120,25 +125,20 @@ class IdempotentOption:
             return []
         new = []
         for message, key, claim in zip(messages, keys, answers, strict=True):
-            if type(claim) is Done:
-                around.stats.skipped += 1
-            elif (postponed := _postponed(claim)) is not None:
-                message.mark = postponed
-            else:
+            if isinstance(claim, New):
                 new.append((message, key))
+            elif isinstance(claim, Done):
+                around.stats.skipped += 1
+            else:
+                message.mark = _postponed(claim)
         return new
 
 
-def _postponed(claim: Claim | Busy) -> Postponed | None:
+def _postponed(claim: InProgress | Busy) -> Postponed:
     """In hand elsewhere: come back when it is free, or when its owner's lease is over."""
     if isinstance(claim, Busy):
         return Postponed(STORE_DOWN_WAIT, claim.freed)
-    return Postponed(claim.remaining) if isinstance(claim, InProgress) else None
-
-
-async def _complete(claims: Claims, key: str) -> None:
-    if claims.holds(key) and not await claims.complete(key):
-        logger.warning("idempotency key %r was lost while its handler ran: its effect may have happened twice", key)
+    return Postponed(claim.remaining)
 
 
 def idempotent(

@@ -44,5 +44,6 @@ def _silence_consumer(consumer: Consumer) -> None:
 def _silence_claims(claims: Claims) -> None:
     claims._closed = True
     claims._local.clear()  # what it does not know of it neither completes, releases nor renews
+    claims._completions.cut_off()
     if claims._timer is not None:
         claims._timer.cancel()

@@ -74,6 +74,14 @@ async def test_a_released_key_is_free_again_with_a_higher_fence(store: Idempoten
     assert await store.complete([second], 60) == [True]
 
 
+async def test_an_owner_who_lacks_the_answer_claims_again(store: IdempotencyStore, name: Name) -> None:
+    lost = await claimed(store, name("k"), "a")
+    again = await claimed(store, name("k"), "a")
+    assert again.fence > lost.fence
+    assert isinstance((await store.claim([name("k")], "b", 60))[0], InProgress)
+    assert await store.complete([again], 60) == [True]
+
+
 async def test_a_claim_lapses_and_its_owner_may_still_speak_until_another_has_taken_it(
     store: IdempotencyStore, name: Name
 ) -> None:

@@ -9,17 +9,16 @@ from tests.contract.mutants.registry import change, mutant
 
 @mutant("test_over_retry_the_effect_happens_once_and_never_zero_times")
 def done_before_success() -> None:
-    from unibus.middleware.idempotent import IdempotentOption
+    from unibus.idempotency.claims import Claims
 
-    claim = IdempotentOption._claim
+    claim = Claims.claim
 
-    async def completing(self: IdempotentOption, claims: Any, key: str) -> Any:
-        answer = await claim(self, claims, key)
-        if claims.holds(key):
-            await claims.complete(key)
+    def completing(self: Claims, key: str) -> Any:
+        answer = claim(self, key)
+        answer.add_done_callback(lambda _: self.complete(key))
         return answer
 
-    change(IdempotentOption, "_claim", completing)
+    change(Claims, "claim", completing)
 
 
 @mutant("test_a_final_failure_frees_the_key")
@@ -41,19 +40,11 @@ def every_claim_is_new() -> None:
 def keys_of_all_consumers_together() -> None:
     from unibus.middleware.idempotent import IdempotentOption
 
-    change(IdempotentOption, "_key", lambda self, message, around: str(self.key(message)))
+    change(IdempotentOption, "_keys", lambda self, around: lambda message: str(self.key(message)))
 
 
 @mutant("test_while_the_store_is_down_nothing_is_handled_and_no_attempt_is_spent")
 def open_when_the_store_is_down() -> None:
     from unibus.middleware.idempotent import IdempotentOption
 
-    claim = IdempotentOption._claim
-
-    async def opening(self: IdempotentOption, claims: Any, key: str) -> Any:
-        try:
-            return await claim(self, claims, key)
-        except Exception:
-            return None
-
-    change(IdempotentOption, "_claim", opening)
+    change(IdempotentOption, "_goes_on_without", lambda self, key, error: True)

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from unibus import Bus, Message, constant, idempotent, retry
+from unibus.coalesce import Coalescer
 from unibus.idempotency.claims import Busy, Claims
 from unibus.idempotency.memory import MemoryStore
 from unibus.idempotency.store import Claim, Done, Held, InProgress, New
@@ -112,16 +113,28 @@ async def test_concurrent_claims_of_one_process_are_one_call_and_one_wins() -> N
     busy = answers[2]
     assert isinstance(busy, Busy)
     assert not busy.freed.done()
-    await claims.complete("a")
+    done = claims.complete("a")
+    assert done is not None
+    await done
     assert busy.freed.done()
     assert isinstance(await claims.claim("a"), Done)
     await claims.close()
 
 
+async def claimed(claims: Claims, key: str) -> Claim | Busy:
+    """As the middleware does it."""
+    answer = claims.claim(key)
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        claims.give_up(key, answer)
+        raise
+
+
 async def test_a_claim_cancelled_before_its_answer_is_given_back() -> None:
     store = MemoryStore(MovableClock())
     claims = Claims(store, MovableClock(), "me", 60, 1000)
-    waiting = asyncio.ensure_future(claims.claim("k"))
+    waiting = asyncio.ensure_future(claimed(claims, "k"))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -140,7 +153,7 @@ async def test_a_claim_cancelled_in_the_moment_of_its_answer_is_given_back() -> 
 
     store.claim = answering  # type: ignore[method-assign]
     claims = Claims(store, MovableClock(), "me", 60, 1000)
-    waiting = asyncio.ensure_future(claims.claim("k"))
+    waiting = asyncio.ensure_future(claimed(claims, "k"))
     with pytest.raises(asyncio.CancelledError):
         await waiting
     store.claim = claim  # type: ignore[method-assign]
@@ -156,7 +169,7 @@ async def test_claims_are_renewed_while_held() -> None:
     await clock.advance(300)
     assert isinstance((await store.claim(["k"], "other", 60))[0], InProgress)
     assert store.renewals >= 14
-    await claims.complete("k")
+    claims.complete("k")
     await clock.advance(100)
     assert clock.next_due() is None  # nothing held, no timer
     await claims.close()
@@ -227,6 +240,44 @@ async def test_a_complete_that_fails_is_repeated_without_ack_or_second_run() -> 
         await t.settled()
         assert t.clock.monotonic() == 1007.0  # 1 + 2 + 4 s
     assert runs == [1]
+
+
+async def test_no_lane_waits_for_a_key_to_be_stored_as_done_and_nothing_is_acked_before() -> None:
+    store = Flaky(MovableClock())
+    store.fail_completions = 1
+    bus = Bus("memory://", idempotency_store=store)
+    runs: list[int] = []
+
+    @bus.consumer("orders", concurrency=1)
+    @idempotent()
+    async def handle(order: Order) -> None:
+        runs.append(order.id)
+
+    async with app(bus) as t:
+        await t.send("orders", Order(id=1))
+        await t.clock.quiet()
+        await t.send("orders", Order(id=2))
+        await t.clock.quiet()
+        assert runs == [1, 2]
+        assert (await bus.depth("orders")).in_flight == 2
+        await t.clock.advance(1)
+        assert (await bus.depth("orders")).in_flight == 0
+
+
+async def test_what_cannot_be_stored_as_done_when_the_bus_ends_is_given_back() -> None:
+    store = Flaky(MovableClock())
+    store.fail_completions = 1000
+    bus = Bus("memory://", idempotency_store=store)
+
+    @bus.consumer("orders", concurrency=1)
+    @idempotent()
+    async def handle(order: Order) -> None: ...
+
+    async with app(bus) as t:
+        await t.send("orders", Order(id=1))
+        await t.clock.quiet()
+        store.fail_completions = 1000
+    assert store._claimed, "nobody knows whether its effect is stored: its lease has to end"
 
 
 async def test_in_progress_elsewhere_waits_for_the_lease_and_spends_no_attempt() -> None:
@@ -437,3 +488,24 @@ async def test_a_release_that_fails_is_only_said(caplog: pytest.LogCaptureFixtur
     await claims.close()
     assert "'k' could not be released" in caplog.text
     assert "never claimed" not in caplog.text
+
+
+async def test_two_calls_share_what_waits_and_flush_waits_for_both() -> None:
+    go, sizes = asyncio.Event(), list[int]()
+
+    async def double(numbers: list[int]) -> Sequence[int]:
+        sizes.append(len(numbers))
+        await go.wait()
+        return [2 * number for number in numbers]
+
+    coalescer = Coalescer(double, calls=2)
+    answers = [coalescer.submit(number) for number in range(100)]
+    await asyncio.sleep(0)
+    answers += [coalescer.submit(number) for number in range(100, 110)]
+    while len(sizes) < 2:
+        await asyncio.sleep(0)
+    assert sizes == [50, 50]
+    go.set()
+    await coalescer.flush()
+    assert [answer.result() for answer in answers] == [2 * number for number in range(110)]
+    assert sizes == [50, 50, 10]
