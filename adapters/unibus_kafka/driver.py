@@ -320,11 +320,12 @@ class KafkaDriver:
         self, address: Address, messages: Sequence[Outbound], topics: Sequence[str]
     ) -> list[tuple[TopicPartition, Record]]:
         """Without a key a whole call goes to one partition, the next to the next: batches stay large."""
-        counts, turn, tell = self._topics.partitions, next(self._turn), not isinstance(address, Topic)
+        counts, turn = self._topics.partitions, next(self._turn)
+        tell, to_queue = not isinstance(address, Topic), isinstance(address, Queue)
         places: dict[tuple[str, int], TopicPartition] = {}
         records = []
         for message, topic in zip(messages, topics, strict=True):
-            record = record_of(message, message.topic if tell else None)
+            record = record_of(message, message.topic if tell else None, to_queue=to_queue)
             many = counts[topic]
             number = turn % many if record.key is None else partition_of(record.key, many)
             tp = places.get((topic, number))

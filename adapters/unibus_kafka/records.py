@@ -16,6 +16,8 @@ Headers: TypeAlias = list[tuple[str, bytes]]
 
 TOPIC = "unibus_topic"
 """The topic that a message was first published to, where it is not the record's own."""
+QUEUE = "unibus_queue"
+"""On what was sent to a queue: there a topic of the same kind as others, which patterns may match."""
 DUE = "unibus_due"
 """On the way through the tiers of delay: when it is due, in ms since 1970."""
 _ESCAPED = "unibus_h_"
@@ -23,6 +25,7 @@ _ESCAPED = "unibus_h_"
 _CONTENT_TYPE = "datacontenttype"
 _STRUCTURED = "application/cloudevents+json"
 _SPECVERSION = ("ce_specversion", b"1.0")
+_TO_A_QUEUE = (QUEUE, b"1")
 # Of values that are alike in many messages; others would only fill the cache.
 _CONSTANT = frozenset(("type", "source", "datacontenttype", "schemaversion", "dataschema"))
 
@@ -45,7 +48,7 @@ class Place:
         self.offset = offset
 
 
-def record_of(message: Outbound, topic: str | None) -> Record:
+def record_of(message: Outbound, topic: str | None, *, to_queue: bool = False) -> Record:
     """topic: to be told, where the record's own topic is not where the message was published."""
     headers: Headers = [_SPECVERSION, ("ce_id", message.message_id.encode())]
     for name, value in message.attributes.items():
@@ -54,6 +57,8 @@ def record_of(message: Outbound, topic: str | None) -> Record:
         headers.append((_escaped(name), value.encode(errors="surrogateescape")))
     if topic is not None:
         headers.append((TOPIC, topic.encode()))
+    if to_queue:
+        headers.append(_TO_A_QUEUE)
     key = message.key
     return Record(None if key is None else key.encode(errors="surrogateescape"), message.body, headers)
 
@@ -94,6 +99,10 @@ def delivery_of(  # noqa: C901 - one loop, since it runs for every header of eve
         body, attributes, headers, key, message_id, topic or address or record.topic, record.timestamp / 1000,
         count, again, token, record,
     )  # fmt: skip
+
+
+def was_sent_to_queue(headers: Any) -> bool:
+    return any(name == QUEUE for name, _ in headers)
 
 
 def due_of(headers: Any) -> bytes | None:

@@ -19,6 +19,7 @@ from unibus.driver import (
     Recreated,
     Revoking,
     Source,
+    TopicSubscription,
 )
 from unibus.errors import SettlementLost, UnibusError, UnsupportedCapability
 from unibus_kafka import delays
@@ -29,7 +30,7 @@ from unibus_kafka.endpoint import Endpoint
 from unibus_kafka.failures import FOREIGN, translated
 from unibus_kafka.partition import SUSPECT, Partition
 from unibus_kafka.patterns import group_of, topic_of, topics_of
-from unibus_kafka.records import Place, delivery_of
+from unibus_kafka.records import Place, delivery_of, was_sent_to_queue
 from unibus_kafka.watermark import widest_gap
 
 logger = logging.getLogger("unibus.kafka")
@@ -77,6 +78,7 @@ class KafkaSubscription:
         # What it is called where a record does not say: a topic of its own is a name of ours.
         self._address = source.name
         self._ordered = source.ordering == "key"
+        self._patterned = isinstance(source, TopicSubscription)
         self._endpoint = endpoint
         self._cluster = cluster
         self._clock = clock
@@ -205,7 +207,8 @@ class KafkaSubscription:
         self._put_in_order(fresh)
 
     def _put_in_order(self, deliveries: Iterable[Delivery]) -> None:
-        ordered = sorted([*self.inbox.ready, *deliveries], key=_place)
+        both = [*self.inbox.ready, *deliveries]
+        ordered = sorted(both, key=lambda one: (one.token.partition.tp, one.token.offset))
         self.inbox.ready.clear()
         self.inbox.put(ordered)
 
@@ -268,7 +271,7 @@ class KafkaSubscription:
                 partition = self._begun_anew(partition)
             touched.append(partition)
             fresh += self._taken(partition, records)
-        if not fresh:
+        if not touched:
             return
         self.progress_at = self._clock.monotonic()
         if self.grouped:
@@ -293,6 +296,9 @@ class KafkaSubscription:
         mark, lives, seen = partition.mark, partition.lives, self._seen.get(partition.tp, -1)
         for record in records:
             offset = record.offset
+            if self._patterned and record.topic != self.own_topic and was_sent_to_queue(record.headers):
+                mark.skip(offset)  # a queue is a topic, too, which patterns may match
+                continue
             delivery = delivery_of(
                 record, Place(partition, offset), self._address_of(record), count=1, again=offset <= seen
             )
@@ -392,8 +398,3 @@ class KafkaSubscription:
         )
         if told:
             self.notify(Lost(told))
-
-
-def _place(delivery: Delivery) -> tuple[Any, int]:
-    token: Place = delivery.token
-    return token.partition.tp, token.offset

@@ -26,6 +26,10 @@ class Watermark(Generic[T]):
         self.unsettled[offset] = item
         self.next = offset + 1
 
+    def skip(self, offset: int) -> None:
+        """Nobody is to have it."""
+        self.next = offset + 1
+
     def give_back(self, offset: int, item: T) -> bool:
         """In its place. False: it was settled already."""
         if offset not in self.unsettled:

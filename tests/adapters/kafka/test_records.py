@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from unibus.driver import Delivery, Outbound, TopicSubscription, matches
 from unibus_kafka.partitioner import hashed, partition_of
 from unibus_kafka.patterns import topics_of
-from unibus_kafka.records import Place, delivery_of, record_of
+from unibus_kafka.records import Place, delivery_of, record_of, was_sent_to_queue
 
 TOPICS = ["a", "a.b", "a.b.c", "b", "x.b", "unibus.group.g", "unibus.group.other", "a.dlq", "ab"]
 
@@ -44,6 +44,11 @@ def test_a_record_of_a_plain_program_is_a_message() -> None:
     assert (delivery.attributes, delivery.address) == ({}, "orders")
     again = record_of(Outbound(b"raw", {}, delivery.headers, delivery.key, delivery.message_id), None)
     assert ("odd", b"\xff") in again.headers, "bytes that are no text come out as they went in"
+
+
+def test_what_is_sent_to_a_queue_says_so_and_a_user_cannot() -> None:
+    assert was_sent_to_queue(record_of(Outbound(b"1", {}, {}, None, "1"), None, to_queue=True).headers)
+    assert not was_sent_to_queue(record_of(Outbound(b"1", {}, {"unibus_queue": "1"}, None, "1"), None).headers)
 
 
 def test_a_tombstone_has_no_body() -> None:

@@ -110,3 +110,13 @@ def test_a_clean_end_takes_back_what_was_written_down() -> None:
 def test_a_note_of_others_means_nothing() -> None:
     for note in ("", "x", "unibus1:9", "unibus1:99999999:1", "unibus2:3:4", "unibus1:-1:5"):
         assert Lives(note, 0, ordered=False).dead == 0
+
+
+def test_what_is_passed_over_is_done_and_hides_nothing_before_it() -> None:
+    mark: Watermark[str] = Watermark(10)
+    mark.take(10, "a")
+    mark.skip(11)
+    mark.skip(12)
+    assert (mark.to_commit, mark.next) == (None, 13)
+    mark.settle(10)
+    assert mark.to_commit == 13

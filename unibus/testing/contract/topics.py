@@ -57,6 +57,21 @@ class Topics(Cases):
             await ledger.has({"order.created", "order.paid"})
 
     @needs(GROUPS, PATTERNS)
+    async def test_what_is_sent_to_a_queue_reaches_no_pattern(self, harness: Harness) -> None:
+        """Queues and topics are apart, also where both are the same to the broker, and whichever is there first."""
+        bus, later, consumed, heard = harness.bus(), harness.bus(), Ledger(harness), Ledger(harness)
+        queues = [harness.name(f"shop.orders{number}") for number in range(2)]
+        consumed.consume(bus, queues[0])
+        heard.subscribe(bus, harness.name("shop.#"), group=harness.name("group"))
+        consumed.consume(later, queues[1])
+        async with harness.running(bus), harness.running(later):
+            for number, queue in enumerate(queues):
+                await bus.producer(queue).send_many([f"queue {number}.{each}" for each in range(5)])
+            await bus.publisher(harness.name("shop.opened")).publish("topic")
+            await consumed.has([f"queue {number}.{each}" for number in range(2) for each in range(5)])
+            await heard.has(["topic"])
+
+    @needs(GROUPS, PATTERNS)
     async def test_two_patterns_that_match_deliver_once(self, harness: Harness) -> None:
         bus, ledger = harness.bus(), Ledger(harness)
         patterns = [harness.name(pattern) for pattern in ("order.*", "order.created", "#.created")]
