@@ -7,8 +7,8 @@ a topic that does not exist, where the cluster is configured so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -90,6 +90,16 @@ class Cluster:
     async def close(self) -> None:
         if self.client is not None:
             await self.client.close()
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[Cluster]:
+        """The same by connections of its own, for a request that holds up all others of its connection."""
+        other = Cluster(self._endpoint, self._clock)
+        try:
+            await other.open()
+            yield other
+        finally:
+            await other.close()
 
     # --- topics ---------------------------------------------------------------------------------------
 
@@ -204,7 +214,7 @@ class Cluster:
         request = OffsetFetchRequest(group, None if by_topic is None else list(by_topic.items()))
 
         async def ask() -> dict[TopicPartition, tuple[int, str]]:
-            answer = await self._ask(await self._coordinator(group), request)
+            answer = await self.ask_coordinator(group, request)
             await self._check(answer.error_code)
             found = {}
             for topic, parts in answer.topics:
@@ -218,24 +228,25 @@ class Cluster:
 
     async def commit(self, group: str, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         """For a group without members."""
-        by_topic: dict[str, list[tuple[int, int, str]]] = {}
-        for tp, (offset, note) in offsets.items():
-            by_topic.setdefault(tp.topic, []).append((tp.partition, offset, note))
-        request = OffsetCommitRequest(group, -1, "", -1, list(by_topic.items()))
+        request = commit_request(group, offsets, -1, "")
 
         async def ask() -> None:
-            answer = await self._ask(await self._coordinator(group), request)
+            answer = await self.ask_coordinator(group, request)
             for _, parts in answer.topics:
                 for _, code in parts:
                     await self._check(code)
 
-        await self._repeated(ask, f"beginning {group}")
+        await self._repeated(ask, f"committing for {group}")
+
+    async def ask_coordinator(self, group: str, request: Any) -> Any:
+        """Of whoever keeps the group's members and offsets. Not repeated; raises the library's errors."""
+        return await self._ask(await self._coordinator(group), request)
 
     async def put_out(self, group: str, member: str) -> None:
         """For tests."""
 
         async def ask() -> None:
-            await self._ask(await self._coordinator(group), LeaveGroupRequest(group, member))
+            await self.ask_coordinator(group, LeaveGroupRequest(group, member))
 
         await self._repeated(ask, f"leaving {group}")
 
@@ -320,3 +331,13 @@ class Cluster:
                 f"connecting to {self._endpoint.url}: the server answers, and says that it is to be reached at "
                 f"{shown}, where nothing answers; set advertised.listeners to an address that this machine can reach"
             )
+
+
+def commit_request(
+    group: str, offsets: Mapping[TopicPartition, tuple[int, str]], generation: int, member: str
+) -> OffsetCommitRequest:
+    """offsets: the next of each partition, and a note beside it."""
+    by_topic: dict[str, list[tuple[int, int, str]]] = {}
+    for tp, (offset, note) in offsets.items():
+        by_topic.setdefault(tp.topic, []).append((tp.partition, offset, note))
+    return OffsetCommitRequest(group, generation, member, -1, list(by_topic.items()))

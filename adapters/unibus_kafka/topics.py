@@ -11,12 +11,16 @@ from aiokafka.structs import TopicPartition
 from unibus.driver import Address, Clock, Queue, Source, Topic, TopicSubscription
 from unibus.errors import ConfigurationError, ConnectionLost, DestinationNotFound, TopologyMismatch
 from unibus_kafka import delays
-from unibus_kafka.cluster import Cluster, Found, Wanted
+from unibus_kafka.cluster import BACKOFF, Cluster, Found, Wanted
+from unibus_kafka.leadership import Candidate
 from unibus_kafka.options import Options
 from unibus_kafka.patterns import group_of, is_named, topic_of, topics_of
 
 DEFAULT_LIMIT = 1_048_588
 """Bytes of a batch, where a topic's own `max.message.bytes` may not be asked for."""
+
+PATIENCE = 25.0
+"""Seconds for which a group may be about to begin."""
 
 
 class Topics:
@@ -77,10 +81,13 @@ class Topics:
                 wanted |= {pattern: None for pattern in address.patterns if is_named(pattern)}
         await self.make(wanted)
         for address in addresses:
-            if isinstance(address, TopicSubscription):
-                await self._begin(address)
-            elif isinstance(address, Queue):
+            if isinstance(address, Queue):
                 await self._agree(address)
+        # At once: to join a group takes three seconds, where the brokers are set as they are by default.
+        groups = [address for address in addresses if isinstance(address, TopicSubscription)]
+        for ended in await asyncio.gather(*map(self._begin, groups), return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
 
     async def _agree(self, queue: Queue) -> None:
         """A topic does not know whether it is used in order. The first who declares it leaves a note: as an offset of a
@@ -175,15 +182,32 @@ class Topics:
     # --- groups ---------------------------------------------------------------------------------------
 
     async def _begin(self, group: TopicSubscription) -> None:
-        """A new group begins at the end of what is there; topics that come later it reads from their start."""
-        name, own = group_of(group), topic_of(group)
+        """A new group begins at the end of what is there; topics that come later it reads from their start.
+
+        Of processes that declare it at the same time one alone says where the end is: by a later one's, what was
+        published in between would be passed over.
+        """
+        name, deadline = group_of(group), self._clock.monotonic() + PATIENCE
         if await self._cluster.committed(name):
             return
+        async with self._cluster.beside() as cluster:
+            candidate = Candidate(cluster, name)
+            try:
+                while not await self._cluster.committed(name):
+                    if self._clock.monotonic() > deadline:
+                        raise ConnectionLost(f"{group}: others are about to begin it, and do not; try again")
+                    if not await candidate.leads():
+                        await self._clock.sleep(BACKOFF)
+                    elif not await self._cluster.committed(name):
+                        await candidate.commit(await self._ends(group))
+            finally:
+                await candidate.leave()
+
+    async def _ends(self, group: TopicSubscription) -> dict[TopicPartition, int]:
+        """Of all topics that it reads; of its own alone, if it is to read the others from their start."""
+        own = topic_of(group)
         wanted = {own} if group.start == "earliest" else {own, *await self.matching(group)}
-        tps = await self.partitions_of(wanted)
-        ends = await self._cluster.offsets(tps, "end")
-        if not await self._cluster.committed(name):  # another process may have been first
-            await self._cluster.commit(name, {tp: (end, "") for tp, end in ends.items()})
+        return await self._cluster.offsets(await self.partitions_of(wanted), "end")
 
     async def matching(self, source: TopicSubscription) -> list[str]:
         regex = re.compile(topics_of(source))
