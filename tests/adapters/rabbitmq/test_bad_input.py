@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-import subprocess
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +16,7 @@ import pytest
 
 from tests.adapters.rabbitmq.conftest import opened, plain
 from tests.brokers import Broker
+from tests.brokers.certificates import self_signed
 from unibus import Bus, retry
 from unibus.dead_letters import DeadLetter
 from unibus.driver import Queue, SystemClock, Topology, Url
@@ -121,13 +121,7 @@ async def test_tls_to_a_plain_port(server: Broker, caplog: pytest.LogCaptureFixt
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Signed by itself, for 127.0.0.1."""
-    folder = tmp_path_factory.mktemp("certificate")
-    key, file = folder / "key.pem", folder / "certificate.pem"
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run([*command.split(), "-keyout", key, "-out", file], check=True, capture_output=True)
-    return file, key
+    return self_signed(tmp_path_factory.mktemp("certificate"))
 
 
 def server_side(certificate: tuple[Path, Path]) -> ssl.SSLContext:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest_asyncio
 
 from tests.adapters.redis.conftest import Events, another, answers, free_port, ids, opened, out, plain, take, until
 from tests.brokers import Broker
+from tests.brokers.certificates import self_signed
 from unibus import Bus, Message
 from unibus.driver import Outcome, Queue, SystemClock, Topology, Url
 from unibus.errors import BatchError, ConnectionLost
@@ -28,18 +28,14 @@ Name = Callable[[str], str]
 @pytest_asyncio.fixture
 async def tls(server: Broker, tmp_path: Path) -> AsyncIterator[int]:
     """The port of a server with a certificate for 127.0.0.1, which stands in `ca.pem` beside its key."""
-    command = [
-        "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=unibus test",
-        "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "ca.pem",
-    ]  # fmt: skip
-    await asyncio.to_thread(subprocess.run, command, cwd=tmp_path, check=True, capture_output=True)
+    await asyncio.to_thread(self_signed, tmp_path, "ca")
     port, folder = free_port(), f"/tmp/{tmp_path.name}"
     if not server.ours:
         pytest.skip("needs a container in which it may start another server")
-    for name in ("key.pem", "ca.pem"):
+    for name in ("ca-key.pem", "ca.pem"):
         text = (tmp_path / name).read_text()
         server.admin("sh", "-c", f"mkdir -p {folder} && cat > {folder}/{name} <<'END'\n{text}END\n")
-    options = ["--tls-port", str(port), "--tls-cert-file", f"{folder}/ca.pem", "--tls-key-file", f"{folder}/key.pem"]
+    options = ["--tls-port", str(port), "--tls-cert-file", f"{folder}/ca.pem", "--tls-key-file", f"{folder}/ca-key.pem"]
     async with another(server, *options, "--tls-ca-cert-file", f"{folder}/ca.pem", "--tls-auth-clients", "no"):
         yield port
 
