@@ -7,6 +7,7 @@ a topic that does not exist, where the cluster is configured so.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from aiokafka.conn import create_conn
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
@@ -25,9 +27,9 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.structs import TopicPartition
 
 from unibus.driver import Clock
-from unibus.errors import AccessDenied, ConnectionLost
+from unibus.errors import AccessDenied, ConnectionLost, DriverError
 from unibus_kafka.endpoint import Endpoint
-from unibus_kafka.failures import FOREIGN, translate, translated
+from unibus_kafka.failures import FOREIGN, translate, translated, words
 
 T = TypeVar("T")
 
@@ -103,8 +105,11 @@ class Cluster:
 
     # --- topics ---------------------------------------------------------------------------------------
 
-    async def topics(self, names: Collection[str] | None = None) -> dict[str, Found]:
-        """Those of the names that exist; None: all that we may see."""
+    async def topics(
+        self, names: Collection[str] | None = None, denied: dict[str, DriverError] | None = None
+    ) -> dict[str, Found]:
+        """Those of the names that exist; None: all that we may see. denied: takes the errors of single topics, which
+        are raised otherwise."""
         request = MetadataRequest(None if names is None else list(names), allow_auto_topic_creation=False)
 
         async def ask() -> Any:
@@ -117,7 +122,11 @@ class Cluster:
             if error in (foreign.UnknownTopicOrPartitionError, foreign.InvalidTopicError):
                 continue
             if error is not foreign.NoError and not error.retriable:
-                raise translate(error(topic["topic"]), f"looking for {topic['topic']!r}")
+                refused = translate(error(), f"looking for {topic['topic']!r}")
+                if denied is None:
+                    raise refused
+                denied[topic["topic"]] = refused
+                continue
             parts = topic["partitions"]
             led = bool(parts) and all(part["leader"] >= 0 for part in parts)
             found[topic["topic"]] = Found(len(parts), min((len(part["replicas"]) for part in parts), default=0), led)
@@ -172,6 +181,19 @@ class Cluster:
             for entry in entries
             if entry[0] == name and entry[1] is not None
         }
+
+    async def check_readable(self, topic: str) -> None:
+        """Raises AccessDenied: the library's consumer would join, and never say that it may not read."""
+        nowhere = -1  # so that nothing is read
+
+        async def ask() -> None:
+            answer = await self._ask(None, FetchRequest(0, 0, 1, 0, [(topic, [(0, nowhere, 1)])]))
+            for _, parts in answer.topics:
+                for _, code, *_ in parts:
+                    if foreign.for_code(code) is foreign.TopicAuthorizationFailedError:
+                        raise foreign.TopicAuthorizationFailedError
+
+        await self._repeated(ask, f"reading {topic!r}")
 
     # --- offsets --------------------------------------------------------------------------------------
 
@@ -310,8 +332,13 @@ class Cluster:
             found = translate(reason, doing)
             if isinstance(found, AccessDenied):
                 return found
+            if isinstance(reason, ssl.SSLCertVerificationError):
+                return ConnectionLost(
+                    f"{doing}: the server's certificate is not to be trusted ({words(reason)}); say by cafile= who has "
+                    "signed it, and name the host as it does"
+                )
             return ConnectionLost(
-                f"{doing}: nothing answers as Kafka does ({reason}); check host, port, tls= and sasl="
+                f"{doing}: nothing answers as Kafka does ({words(reason)}); check host, port, tls=, certfile= and sasl="
             )
         connection.close()
         return ConnectionLost(f"{doing}: {error}")
@@ -319,18 +346,23 @@ class Cluster:
     async def _check_advertised(self) -> None:
         """What the servers say where they are, not what the URL says, is where all else goes."""
         nodes = self.client.cluster.brokers()
+        if not nodes:  # a token that is refused is answered by a word in a language which the library does not read
+            what = f"connecting to {self._endpoint.url}: the server names no broker"
+            await self.close()
+            if self._endpoint.options.tokenfile is not None:
+                raise AccessDenied(f"{what}, since it does not take the token; check the one in tokenfile=")
+            raise ConnectionLost(f"{what}; try again")
         for node in nodes:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BOOTSTRAP):
                     if await self.client.ready(node.nodeId, group=ConnectionGroup.COORDINATION):
                         return
-        if nodes:
-            shown = ", ".join(f"{node.host}:{node.port}" for node in nodes)
-            await self.close()
-            raise ConnectionLost(
-                f"connecting to {self._endpoint.url}: the server answers, and says that it is to be reached at "
-                f"{shown}, where nothing answers; set advertised.listeners to an address that this machine can reach"
-            )
+        shown = ", ".join(f"{node.host}:{node.port}" for node in nodes)
+        await self.close()
+        raise ConnectionLost(
+            f"connecting to {self._endpoint.url}: the server answers, and says that it is to be reached at "
+            f"{shown}, where nothing answers; set advertised.listeners to an address that this machine can reach"
+        )
 
 
 def commit_request(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 from aiokafka.structs import TopicPartition
 
@@ -24,7 +25,15 @@ from unibus.driver import (
     Topology,
     Url,
 )
-from unibus.errors import BatchError, ConnectionLost, DriverError, NotOpen, UnsupportedCapability
+from unibus.errors import (
+    AccessDenied,
+    BatchError,
+    ConnectionLost,
+    DriverError,
+    NotOpen,
+    TopologyMismatch,
+    UnsupportedCapability,
+)
 from unibus_kafka import delays
 from unibus_kafka.cluster import Cluster
 from unibus_kafka.endpoint import Endpoint
@@ -88,11 +97,16 @@ class KafkaDriver:
     async def send(self, address: Address, messages: Sequence[Outbound]) -> None:
         self._live()
         self._topics.claim(address)
-        topics = await self._destinations(address, messages)
+        topics = self._destinations(address, messages)
+        if unusable := await self._unusable(address, set(topics)):
+            await self._send_others(address, messages, {i: unusable[t] for i, t in enumerate(topics) if t in unusable})
         records = self._records(address, messages, topics)
         later = [index for index, message in enumerate(messages) if message.delay > 0]
         if later:
-            await self._delay(address, messages, records, later)
+            try:
+                await self._delay(address, messages, records, later)
+            except (AccessDenied, TopologyMismatch) as error:
+                await self._send_others(address, messages, dict.fromkeys(later, error))
         await self._confirm(records)
 
     async def subscribe(
@@ -105,6 +119,7 @@ class KafkaDriver:
             )
         else:
             await self._topics.verify([source])
+            await self._cluster.check_readable(topic_of(source))
             subscription = KafkaSubscription(source, self._endpoint, self._cluster, prefetch, notify, self._clock)
         await subscription.start()
         try:
@@ -245,7 +260,8 @@ class KafkaDriver:
 
     async def _move(self, moves: Sequence[tuple[str, Record]]) -> None:
         """What has nowhere to go is put aside, and not lost."""
-        await self._topics.know({topic for topic, _ in moves})
+        for error in (await self._topics.know({topic for topic, _ in moves})).values():
+            raise error
         gone = {topic for topic, _ in moves if topic not in self._topics.partitions}
         if gone:
             await self._topics.make({delays.UNDELIVERABLE: None})
@@ -298,23 +314,32 @@ class KafkaDriver:
             replicas = int(text) if text is not None and text.isdigit() else 1
         return "replicas" if replicas > 1 else "disk"
 
-    async def _destinations(self, address: Address, messages: Sequence[Outbound]) -> list[str]:
-        """The topic of each message, which exists."""
+    def _destinations(self, address: Address, messages: Sequence[Outbound]) -> list[str]:
+        """The topic of each message."""
         if isinstance(address, TopicSubscription) and address.group is None:
             raise UnsupportedCapability(f"{address} has no group: nothing can be sent to it alone")
         if not isinstance(address, Topic):
-            name = topic_of(address)
-            await self._topics.know([name])
-            if name not in self._topics.partitions:
-                raise BatchError(dict.fromkeys(range(len(messages)), missing(address)), len(messages))
-            return [name] * len(messages)
-        names = [address.physical or message.topic or address.name for message in messages]
-        unknown = {name for name in names if name not in self._topics.partitions}
-        if unknown:
-            await self._topics.know(unknown)
-            if new := unknown - self._topics.partitions.keys():
-                await self._topics.make(dict.fromkeys(new, None))
-        return names
+            return [topic_of(address)] * len(messages)
+        return [address.physical or message.topic or address.name for message in messages]
+
+    async def _unusable(self, address: Address, topics: set[str]) -> dict[str, DriverError]:
+        """Why, of those that cannot be sent to. What is published to is made, if it does not exist."""
+        if isinstance(address, Topic):
+            return await self._topics.publishable(topics)
+        denied = await self._topics.know(topics)
+        return {name: missing(address) for name in topics if name not in self._topics.partitions} | denied
+
+    async def _send_others(
+        self, address: Address, messages: Sequence[Outbound], failed: Mapping[int, Exception]
+    ) -> NoReturn:
+        """Raises what failed already, once the others are sent."""
+        errors, others = dict(failed), [index for index in range(len(messages)) if index not in failed]
+        try:
+            if others:
+                await self.send(address, [messages[index] for index in others])
+        except BatchError as error:
+            errors |= {others[index]: reason for index, reason in error.errors.items()}
+        raise BatchError(errors, len(messages))
 
     def _records(
         self, address: Address, messages: Sequence[Outbound], topics: Sequence[str]

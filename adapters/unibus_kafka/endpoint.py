@@ -11,6 +11,7 @@ from aiokafka.abc import AbstractTokenProvider
 
 from unibus.driver import Url
 from unibus.errors import ConfigurationError
+from unibus_kafka.discretion import keep_logins_secret
 from unibus_kafka.options import Options
 
 DEFAULT_PORT = 9092
@@ -31,6 +32,8 @@ class Endpoint:
         if options.keyfile is not None and options.certfile is None:
             raise ConfigurationError(f"{url}: keyfile without certfile; give both")
         self._context = _context(url, options) if options.tls == "on" else None
+        if self._mechanism is not None:
+            keep_logins_secret()
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url})"
@@ -77,6 +80,7 @@ def _mechanism(url: Url, options: Options) -> str | None:
     if chosen == "oauthbearer":
         if options.tokenfile is None:
             raise ConfigurationError(f"{url}: sasl=oauthbearer needs tokenfile=, a file with the token")
+        _look_at(url, options.tokenfile)
     elif url.username is None or url.password is None:
         raise ConfigurationError(f"{url}: sasl={chosen} needs a user and a password: kafka://user:password@host:port")
     if options.tokenfile is not None and chosen != "oauthbearer":
@@ -87,6 +91,13 @@ def _mechanism(url: Url, options: Options) -> str | None:
             "sasl=scram-sha-512"
         )
     return chosen.upper()
+
+
+def _look_at(url: Url, tokenfile: str) -> None:
+    try:
+        Path(tokenfile).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"{url}: tokenfile cannot be read ({error}); give the path of the token") from error
 
 
 def _context(url: Url, options: Options) -> ssl.SSLContext:

@@ -27,6 +27,7 @@ _ERRORS: tuple[tuple[type[Exception], type[DriverError], str], ...] = (
     (foreign.GroupAuthorizationFailedError, AccessDenied, "give the user the right to this consumer group"),
     (foreign.ClusterAuthorizationFailedError, AccessDenied, "give the user the right, or let somebody else create it"),
     (foreign.AuthenticationFailedError, AccessDenied, "check user, password and sasl="),
+    (foreign.SaslAuthenticationFailed, AccessDenied, "check user, password and sasl="),
     (foreign.UnsupportedSaslMechanismError, AccessDenied, "the server offers another; check sasl="),
     (foreign.IllegalSaslStateError, AccessDenied, "the server wants another way to log in; check sasl= and tls="),
     (foreign.InvalidTopicError, TopologyMismatch, "choose another name"),
@@ -41,10 +42,10 @@ def translate(error: BaseException, doing: str) -> DriverError:
     """Our error for the library's. doing: what was tried, as in "creating 'orders'"."""
     for theirs, ours, advice in _ERRORS:
         if isinstance(error, theirs):
-            return ours(f"{doing}: {_words(error)}; {advice}")
+            return ours(f"{doing}: {words(error)}; {advice}")
     if isinstance(error, foreign.KafkaError) and not isinstance(error, foreign.KafkaConnectionError):
-        return DriverError(f"{doing}: {_words(error)}", retryable=bool(error.retriable))
-    return ConnectionLost(f"{doing}: the cluster did not answer ({_words(error)})")
+        return DriverError(f"{doing}: {words(error)}", retryable=bool(error.retriable))
+    return ConnectionLost(f"{doing}: the cluster did not answer ({words(error)})")
 
 
 @contextmanager
@@ -67,15 +68,18 @@ def refusal(error: type[Exception], topic: str, size: int, limit: int) -> Except
         return MessageTooLarge(size, limit)
     if issubclass(error, foreign.UnknownTopicOrPartitionError):
         return DestinationNotFound(f"{topic!r} does not exist; start its consumer first, or check the name")
-    return Rejected(f"{topic!r} refused it: {_words(error())}")
+    if issubclass(error, (foreign.TopicAuthorizationFailedError, foreign.ClusterAuthorizationFailedError)):
+        return AccessDenied(f"sending to {topic!r}: {words(error())}; give the user the right to write to this topic")
+    return Rejected(f"{topic!r} refused it: {words(error())}")
 
 
 def is_too_large(error: type[Exception]) -> bool:
     return issubclass(error, _TOO_LARGE)
 
 
-def _words(error: BaseException) -> str:
-    """Its name and what it says. The library's own sentence on an error is kept where it has one."""
-    name, said = type(error).__name__, " ".join(str(argument) for argument in error.args)
+def words(error: BaseException) -> str:
+    """Its name and what it says. The library's own sentence on an error is kept where it has one; objects of the
+    library's that it puts into errors say nothing to others."""
+    name, said = type(error).__name__, " ".join(one for one in error.args if isinstance(one, str))
     said = said or str(getattr(error, "description", "") or "")
     return f"{name}: {said}" if said else name

@@ -52,6 +52,7 @@ class Keeper:
                 await self._restore()
                 subscription.notify(Recreated())
                 await subscription.rebuild()
+            await self._cluster.check_readable(subscription.own_topic)
         else:
             await self._cluster.topics([])
         await self._tend()

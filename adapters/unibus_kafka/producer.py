@@ -210,6 +210,11 @@ class Producer:
             await self._identify(lines)
             if not await client.ready(node):
                 raise foreign.NodeNotReadyError
+        except foreign.ClusterAuthorizationFailedError:  # said to who may write nowhere
+            for line, batch in zip(lines, batches, strict=True):
+                if not batch.maybe_stored:
+                    self._refused(line, batch, foreign.ClusterAuthorizationFailedError)
+            return True
         except FOREIGN as error:
             logger.debug("node %s cannot be sent to: %r", node, error)
             self._refresh_soon()

@@ -9,7 +9,14 @@ from collections.abc import Collection, Iterable, Mapping
 from aiokafka.structs import TopicPartition
 
 from unibus.driver import Address, Clock, Queue, Source, Topic, TopicSubscription
-from unibus.errors import ConfigurationError, ConnectionLost, DestinationNotFound, TopologyMismatch
+from unibus.errors import (
+    AccessDenied,
+    ConfigurationError,
+    ConnectionLost,
+    DestinationNotFound,
+    DriverError,
+    TopologyMismatch,
+)
 from unibus_kafka import delays
 from unibus_kafka.cluster import BACKOFF, Cluster, Found, Wanted
 from unibus_kafka.leadership import Candidate
@@ -37,14 +44,30 @@ class Topics:
 
     # --- looking --------------------------------------------------------------------------------------
 
-    async def know(self, names: Iterable[str]) -> None:
-        """Look for those that we do not know yet."""
+    async def know(self, names: Collection[str]) -> dict[str, DriverError]:
+        """Look for those that we do not know yet. Returns why, of those that we may not see."""
+        denied: dict[str, DriverError] = {}
         if all(name in self.partitions for name in names):
-            return
+            return denied
         async with self._lock:
             unknown = [name for name in dict.fromkeys(names) if name not in self.partitions]
             if unknown:
-                await self._remember(await self._cluster.topics(unknown))
+                await self._remember(await self._cluster.topics(unknown, denied))
+        return denied
+
+    async def publishable(self, names: Collection[str]) -> dict[str, DriverError]:
+        """Make those that do not exist. Returns why, of those that cannot be published to."""
+        failed = await self.know(names)
+        new = [name for name in names if name not in self.partitions and name not in failed]
+        if new:
+            try:
+                await self.make(dict.fromkeys(new, None))
+            except (AccessDenied, TopologyMismatch) as error:
+                if len(new) == 1:
+                    return failed | {new[0]: error}
+                for name in new:
+                    failed |= await self.publishable([name])
+        return failed
 
     async def _remember(self, found: Mapping[str, Found]) -> None:
         led = [name for name, one in found.items() if one.led]

@@ -1,0 +1,135 @@
+"""A server with TLS, every way to log in, and rights: one for all tests of a module."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.adapters.kafka.scram import add_user
+from tests.brokers.catalogue import CATALOGUE, Place
+from tests.brokers.certificates import self_signed
+from tests.brokers.container import Contained
+
+PASSWORD = "c4n4ry-s3cr3t"
+USER, GUEST = "alice", "bob"
+"""One who may do everything, and one who may do nothing but what a test gives him."""
+_PLAIN, _TLS, _MUTUAL, _LOGIN, _CLEAR = 0, 2, 3, 4, 5
+"""Where they listen, counted from the server's port. No name of a listener may have a `_`, nor end in SSL: official
+images would want files of Java's own kind for it."""
+
+
+@dataclass(frozen=True)
+class Secured:
+    """plain: without TLS and login. tls, mutual: of those that need no login; mutual wants a certificate of the
+    client's, too. login: TLS and every mechanism. clear: SCRAM-SHA-256 alone, without TLS."""
+
+    server: Contained
+    certificate: Path
+    client: tuple[Path, Path]
+
+    @property
+    def plain(self) -> str:
+        return self._url(_PLAIN)
+
+    def tls(self, options: str = "", host: str = "127.0.0.1", user: str = "") -> str:
+        return f"{self._url(_TLS, user, host)}?tls=on{options}"
+
+    def mutual(self, options: str = "", own: tuple[Path, Path] | None = None) -> str:
+        """own: the client's certificate, and its key."""
+        ours = f"&certfile={own[0]}&keyfile={own[1]}" if own is not None else ""
+        return f"{self._url(_MUTUAL)}?tls=on{options}{ours}"
+
+    def login(self, sasl: str, user: str = USER, password: str = PASSWORD, options: str = "") -> str:
+        return f"{self._url(_LOGIN, f'{user}:{password}@')}?tls=on&sasl={sasl}{self.trusted}{options}"
+
+    def token(self, file: Path) -> str:
+        return f"{self._url(_LOGIN)}?tls=on&sasl=oauthbearer&tokenfile={file}{self.trusted}"
+
+    def clear(self, sasl: str, password: str = PASSWORD) -> str:
+        return f"{self._url(_CLEAR, f'{USER}:{password}@')}?sasl={sasl}"
+
+    @property
+    def trusted(self) -> str:
+        return f"&cafile={self.certificate}"
+
+    def _url(self, listener: int, user: str = "", host: str = "127.0.0.1") -> str:
+        return f"kafka://{user}{host}:{self.server.port + listener}"
+
+
+@contextmanager
+def secured(folder: Path) -> Iterator[Secured]:
+    file, key = self_signed(folder)
+    client = self_signed(folder, "client")
+
+    def environment(place: Place) -> dict[str, str]:
+        return CATALOGUE["kafka"].environment(place) | _listeners(place) | _tls(key, file, client[0]) | _logins()
+
+    server = Contained.run("kafka-secured", replace(CATALOGUE["kafka"], environment=environment))
+    try:
+        server.wait_ready()
+        add_user((server.host, server.port), USER, PASSWORD)
+        yield Secured(server, file, client)
+    finally:
+        server.kill()
+
+
+def unsigned_token(subject: str, secret: str, seconds: float = 600) -> str:
+    """Such as brokers take that were not told whose signatures to believe: for tests, says Kafka itself."""
+    claims = {"sub": subject, "secret": secret, "iat": time.time() - 1, "exp": time.time() + seconds}
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in ({"alg": "none"}, claims)
+    ]
+    return ".".join([*parts, ""])
+
+
+def _listeners(place: Place) -> dict[str, str]:
+    protocols = {"PLAIN": "PLAINTEXT", "TLS": "SSL", "MUTUAL": "SSL", "LOGIN": "SASL_SSL", "CLEAR": "SASL_PLAINTEXT"}
+    ports = {"PLAIN": _PLAIN, "TLS": _TLS, "MUTUAL": _MUTUAL, "LOGIN": _LOGIN, "CLEAR": _CLEAR}
+    outside = {name: f"{name}://{{host}}:{place.port + offset}" for name, offset in ports.items()}
+    return {
+        "KAFKA_LISTENERS": ",".join(
+            [*[one.format(host=place.bind) for one in outside.values()], f"CONTROLLER://127.0.0.1:{place.port + 1}"]
+        ),
+        "KAFKA_ADVERTISED_LISTENERS": ",".join(one.format(host="127.0.0.1") for one in outside.values()),
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": ",".join(
+            f"{name}:{protocol}" for name, protocol in (protocols | {"CONTROLLER": "PLAINTEXT"}).items()
+        ),
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "PLAIN",
+    }
+
+
+def _tls(key: Path, file: Path, client: Path) -> dict[str, str]:
+    return {
+        "KAFKA_SSL_KEYSTORE_TYPE": "PEM",
+        "KAFKA_SSL_KEYSTORE_KEY": _in_a_line(key),
+        "KAFKA_SSL_KEYSTORE_CERTIFICATE_CHAIN": _in_a_line(file),
+        "KAFKA_SSL_TRUSTSTORE_TYPE": "PEM",
+        "KAFKA_SSL_TRUSTSTORE_CERTIFICATES": _in_a_line(client),
+        "KAFKA_LISTENER_NAME_MUTUAL_SSL_CLIENT_AUTH": "required",
+    }
+
+
+def _logins() -> dict[str, str]:
+    modules = "org.apache.kafka.common.security"
+    plain = f"{modules}.plain.PlainLoginModule required user_{USER}={PASSWORD} user_{GUEST}={PASSWORD};"
+    scram = f"{modules}.scram.ScramLoginModule required;"
+    token = f"{modules}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=broker;"
+    of_login = {"PLAIN": plain, "SCRAM-SHA-256": scram, "SCRAM-SHA-512": scram, "OAUTHBEARER": token}
+    return {
+        "KAFKA_LISTENER_NAME_LOGIN_SASL_ENABLED_MECHANISMS": ",".join(of_login),
+        **{f"KAFKA_LISTENER_NAME_LOGIN_{name}_SASL_JAAS_CONFIG": module for name, module in of_login.items()},
+        "KAFKA_LISTENER_NAME_CLEAR_SASL_ENABLED_MECHANISMS": "SCRAM-SHA-256",
+        "KAFKA_LISTENER_NAME_CLEAR_SCRAM-SHA-256_SASL_JAAS_CONFIG": scram,
+        "KAFKA_AUTHORIZER_CLASS_NAME": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "KAFKA_SUPER_USERS": f"User:ANONYMOUS;User:{USER};User:CN=unibus client",
+    }
+
+
+def _in_a_line(pem: Path) -> str:
+    head, *body, tail = pem.read_text().strip().splitlines()
+    return f"{head} {''.join(body)}{tail}"
