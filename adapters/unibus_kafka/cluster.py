@@ -87,6 +87,11 @@ class Cluster:
                 if isinstance(error, asyncio.CancelledError):
                     raise
             raise await self._diagnosis(error) from error
+        except (ValueError, LookupError, AssertionError) as error:  # which the library raises when it cannot follow
+            raise AccessDenied(
+                f"connecting to {self._endpoint.url}: the server's part of the login is wrong ({words(error)}); make "
+                "sure that it is the server that you mean, and nobody else in its place"
+            ) from error
         await self._check_advertised()
 
     async def close(self) -> None:
@@ -352,9 +357,10 @@ class Cluster:
             if self._endpoint.options.tokenfile is not None:
                 raise AccessDenied(f"{what}, since it does not take the token; check the one in tokenfile=")
             raise ConnectionLost(f"{what}; try again")
+        deadline = self._clock.monotonic() + 3 * BOOTSTRAP
         for node in nodes:
             with suppress(TimeoutError):
-                async with asyncio.timeout(BOOTSTRAP):
+                async with asyncio.timeout(min(deadline - self._clock.monotonic(), BOOTSTRAP)):
                     if await self.client.ready(node.nodeId, group=ConnectionGroup.COORDINATION):
                         return
         shown = ", ".join(f"{node.host}:{node.port}" for node in nodes)

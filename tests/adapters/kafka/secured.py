@@ -18,15 +18,19 @@ from tests.brokers.container import Contained
 PASSWORD = "c4n4ry-s3cr3t"
 USER, GUEST = "alice", "bob"
 """One who may do everything, and one who may do nothing but what a test gives him."""
-_PLAIN, _TLS, _MUTUAL, _LOGIN, _CLEAR = 0, 2, 3, 4, 5
-"""Where they listen, counted from the server's port. No name of a listener may have a `_`, nor end in SSL: official
-images would want files of Java's own kind for it."""
+_LISTENERS = {
+    "PLAIN": (0, "PLAINTEXT"), "TLS": (2, "SSL"), "MUTUAL": (3, "SSL"), "LOGIN": (4, "SASL_SSL"),
+    "CLEAR": (5, "SASL_PLAINTEXT"), "LOST": (6, "PLAINTEXT"),
+}  # fmt: skip
+"""Where they listen, counted from the server's port. No name may have a `_`, nor end in SSL: official images would want
+files of Java's own kind for it."""
 
 
 @dataclass(frozen=True)
 class Secured:
     """plain: without TLS and login. tls, mutual: of those that need no login; mutual wants a certificate of the
-    client's, too. login: TLS and every mechanism. clear: SCRAM-SHA-256 alone, without TLS."""
+    client's, too. login: TLS and every mechanism. clear: SCRAM-SHA-256 alone, without TLS. lost: tells its clients
+    to go on where nobody is."""
 
     server: Contained
     certificate: Path
@@ -34,31 +38,35 @@ class Secured:
 
     @property
     def plain(self) -> str:
-        return self._url(_PLAIN)
+        return self._url("PLAIN")
 
     def tls(self, options: str = "", host: str = "127.0.0.1", user: str = "") -> str:
-        return f"{self._url(_TLS, user, host)}?tls=on{options}"
+        return f"{self._url('TLS', user, host)}?tls=on{options}"
 
     def mutual(self, options: str = "", own: tuple[Path, Path] | None = None) -> str:
         """own: the client's certificate, and its key."""
         ours = f"&certfile={own[0]}&keyfile={own[1]}" if own is not None else ""
-        return f"{self._url(_MUTUAL)}?tls=on{options}{ours}"
+        return f"{self._url('MUTUAL')}?tls=on{options}{ours}"
 
     def login(self, sasl: str, user: str = USER, password: str = PASSWORD, options: str = "") -> str:
-        return f"{self._url(_LOGIN, f'{user}:{password}@')}?tls=on&sasl={sasl}{self.trusted}{options}"
+        return f"{self._url('LOGIN', f'{user}:{password}@')}?tls=on&sasl={sasl}{self.trusted}{options}"
 
     def token(self, file: Path) -> str:
-        return f"{self._url(_LOGIN)}?tls=on&sasl=oauthbearer&tokenfile={file}{self.trusted}"
+        return f"{self._url('LOGIN')}?tls=on&sasl=oauthbearer&tokenfile={file}{self.trusted}"
 
     def clear(self, sasl: str, password: str = PASSWORD) -> str:
-        return f"{self._url(_CLEAR, f'{USER}:{password}@')}?sasl={sasl}"
+        return f"{self._url('CLEAR', f'{USER}:{password}@')}?sasl={sasl}"
+
+    @property
+    def lost(self) -> str:
+        return self._url("LOST")
 
     @property
     def trusted(self) -> str:
         return f"&cafile={self.certificate}"
 
-    def _url(self, listener: int, user: str = "", host: str = "127.0.0.1") -> str:
-        return f"kafka://{user}{host}:{self.server.port + listener}"
+    def _url(self, listener: str, user: str = "", host: str = "127.0.0.1") -> str:
+        return f"kafka://{user}{host}:{self.server.port + _LISTENERS[listener][0]}"
 
 
 @contextmanager
@@ -69,7 +77,7 @@ def secured(folder: Path) -> Iterator[Secured]:
     def environment(place: Place) -> dict[str, str]:
         return CATALOGUE["kafka"].environment(place) | _listeners(place) | _tls(key, file, client[0]) | _logins()
 
-    server = Contained.run("kafka-secured", replace(CATALOGUE["kafka"], environment=environment))
+    server = Contained.run("kafka-secured", replace(CATALOGUE["kafka"], environment=environment, ports=7))
     try:
         server.wait_ready()
         add_user((server.host, server.port), USER, PASSWORD)
@@ -88,19 +96,20 @@ def unsigned_token(subject: str, secret: str, seconds: float = 600) -> str:
 
 
 def _listeners(place: Place) -> dict[str, str]:
-    protocols = {"PLAIN": "PLAINTEXT", "TLS": "SSL", "MUTUAL": "SSL", "LOGIN": "SASL_SSL", "CLEAR": "SASL_PLAINTEXT"}
-    ports = {"PLAIN": _PLAIN, "TLS": _TLS, "MUTUAL": _MUTUAL, "LOGIN": _LOGIN, "CLEAR": _CLEAR}
-    outside = {name: f"{name}://{{host}}:{place.port + offset}" for name, offset in ports.items()}
+    protocols = {name: protocol for name, (_, protocol) in _LISTENERS.items()} | {"CONTROLLER": "PLAINTEXT"}
+    inside = {name: f"{place.bind}:{place.port + offset}" for name, (offset, _) in _LISTENERS.items()}
+    outside = {name: f"127.0.0.1:{place.port + offset}" for name, (offset, _) in _LISTENERS.items()}
+    inside["CONTROLLER"], outside["LOST"] = f"127.0.0.1:{place.port + 1}", "nowhere.invalid:9092"
     return {
-        "KAFKA_LISTENERS": ",".join(
-            [*[one.format(host=place.bind) for one in outside.values()], f"CONTROLLER://127.0.0.1:{place.port + 1}"]
-        ),
-        "KAFKA_ADVERTISED_LISTENERS": ",".join(one.format(host="127.0.0.1") for one in outside.values()),
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": ",".join(
-            f"{name}:{protocol}" for name, protocol in (protocols | {"CONTROLLER": "PLAINTEXT"}).items()
-        ),
+        "KAFKA_LISTENERS": _joined("://", inside),
+        "KAFKA_ADVERTISED_LISTENERS": _joined("://", outside),
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": _joined(":", protocols),
         "KAFKA_INTER_BROKER_LISTENER_NAME": "PLAIN",
     }
+
+
+def _joined(by: str, values: dict[str, str]) -> str:
+    return ",".join(f"{name}{by}{value}" for name, value in values.items())
 
 
 def _tls(key: Path, file: Path, client: Path) -> dict[str, str]:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from tests.adapters.kafka.conftest import opened
+from tests.adapters.kafka.conftest import opened, subscribed, take
 from tests.brokers import Broker
 from unibus import Bus
 from unibus.driver import Queue, SystemClock, Topic, Topology, Url
-from unibus.errors import ConfigurationError, ConnectionLost, DestinationNotFound, TopologyMismatch
+from unibus.errors import AccessDenied, ConfigurationError, ConnectionLost, DestinationNotFound, TopologyMismatch
 from unibus_kafka import KafkaDriver
 
 
@@ -64,6 +65,16 @@ async def test_where_nothing_listens_it_is_said_soon() -> None:
     assert took < 30
 
 
+async def test_a_host_that_is_not_there_is_said_soon_and_another_is_tried(server: Broker) -> None:
+    error, took = await refused("kafka://user:hushhush@no-such-host.invalid,also-not.invalid")
+    assert isinstance(error, ConnectionLost)
+    assert "check host, port" in str(error)
+    assert "hushhush" not in str(error)
+    assert took < 30
+    async with opened(f"kafka://no-such-host.invalid,127.0.0.1:{server.port}"):
+        pass
+
+
 async def test_what_is_no_kafka_is_said_soon() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -83,7 +94,7 @@ async def test_an_advertised_address_that_leads_nowhere_is_named(server: Broker)
 
 async def test_a_login_that_the_server_does_not_offer_is_said_soon(server: Broker) -> None:
     error, took = await refused(f"kafka://user:hushhush@127.0.0.1:{server.port}")
-    assert isinstance(error, Exception)
+    assert isinstance(error, AccessDenied)
     assert "hushhush" not in str(error)
     assert "sasl=" in str(error)
     assert took < 30
@@ -128,3 +139,38 @@ async def test_with_creation_off_a_missing_queue_is_said_at_start(url: str, name
     with pytest.raises(DestinationNotFound):
         async with bus, bus.consuming():
             pass
+
+
+async def test_with_creation_off_a_missing_group_is_said_and_nothing_is_made(
+    url: str, name: Callable[[str], str]
+) -> None:
+    bus = Bus(url, declare="verify")
+
+    @bus.subscriber(name("user.created"), group=name("mail"))
+    async def handle(number: int) -> None:
+        pass
+
+    with pytest.raises(DestinationNotFound, match="start its consumer once"):
+        async with bus, bus.consuming():
+            pass
+    with pytest.raises(DestinationNotFound):
+        async with Bus(url, declare="verify") as sending:
+            await sending.producer(name("orders")).send(1)
+    async with opened(url) as driver:
+        assert not [topic for topic in await driver._cluster.topics() if name("")[:-1] in topic]
+
+
+async def test_a_record_larger_than_what_is_read_at_once_arrives(
+    url: str, servers: str, name: Callable[[str], str]
+) -> None:
+    """By a plain program, into a topic that takes it."""
+    queue, admin = Queue(name("large"), partitions=1), AIOKafkaAdminClient(bootstrap_servers=servers)
+    await admin.start()
+    await admin.create_topics([NewTopic(queue.name, 1, 1, topic_configs={"max.message.bytes": "5000000"})])
+    await admin.close()
+    async with opened(url) as driver, AIOKafkaProducer(bootstrap_servers=servers, max_request_size=5_000_000) as plain:
+        subscription = await subscribed(driver, queue)
+        for value in (b"before", b"x" * 3_000_000, b"after"):
+            await plain.send_and_wait(queue.name, value)
+        assert [len(delivery.body) for delivery in await take(subscription, 3)] == [6, 3_000_000, 5]
+        await subscription.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from aiokafka.client import AIOKafkaClient
@@ -102,6 +104,7 @@ REFUSED: dict[str, tuple[Callable[[Secured], str], type[UnibusError], str]] = {
     "no certificate of our own": (lambda s: s.mutual(s.trusted), ConnectionLost, "certfile="),
     "tls where there is none": (lambda s: f"{s.plain}?tls=on", ConnectionLost, "check host, port, tls="),
     "no tls where there is": (lambda s: s.tls().replace("?tls=on", ""), ConnectionLost, "check host, port, tls="),
+    "an address that does not resolve": (lambda s: s.lost, ConnectionLost, "nowhere.invalid"),
     "plain without tls": (lambda s: s.clear("plain"), ConfigurationError, "add tls=on"),
     "a token that is not there": (
         lambda s: s.token(Path("/nowhere")),
@@ -135,6 +138,26 @@ async def test_a_token_that_the_server_does_not_take(server: Secured, tmp_path: 
         with pytest.raises(AccessDenied, match="check"):
             async with opened(server.token(tmp_path / "token")):
                 pass
+
+
+async def test_a_server_that_cannot_prove_that_it_knows_the_password(server: Secured) -> None:
+    """Nor can whoever stands in its place, and hands on the user's part."""
+
+    async def hand_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(re.sub(rb"v=[A-Za-z0-9]{4}", b"v=AAAA", data))
+        writer.close()
+
+    async def stand_between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", urlsplit(server.clear("scram-sha-256")).port)
+        await asyncio.gather(hand_on(reader, there[1]), hand_on(there[0], writer))
+
+    async with await asyncio.start_server(stand_between, "127.0.0.1", 0) as between:
+        port = between.sockets[0].getsockname()[1]
+        with pytest.raises(AccessDenied, match="make sure that it is the server") as refused:
+            async with opened(f"kafka://{USER}:{PASSWORD}@127.0.0.1:{port}?sasl=scram-sha-256"):
+                pass
+    assert PASSWORD not in "".join(traceback.format_exception(refused.value))
 
 
 async def test_any_certificate_will_do_where_the_url_says_so(server: Secured) -> None:
