@@ -16,8 +16,8 @@ from tests.brokers.certificates import self_signed
 from tests.brokers.container import Contained
 
 PASSWORD = "c4n4ry-s3cr3t"
-USER, GUEST = "alice", "bob"
-"""One who may do everything, and one who may do nothing but what a test gives him."""
+USER, GUEST, MEMBER = "alice", "bob", "carol"
+"""One who may do everything, and two who may do nothing but what a test gives them: he little, she what is enough."""
 _LISTENERS = {
     "PLAIN": (0, "PLAINTEXT"), "TLS": (2, "SSL"), "MUTUAL": (3, "SSL"), "LOGIN": (4, "SASL_SSL"),
     "CLEAR": (5, "SASL_PLAINTEXT"), "LOST": (6, "PLAINTEXT"),
@@ -125,7 +125,8 @@ def _tls(key: Path, file: Path, client: Path) -> dict[str, str]:
 
 def _logins() -> dict[str, str]:
     modules = "org.apache.kafka.common.security"
-    plain = f"{modules}.plain.PlainLoginModule required user_{USER}={PASSWORD} user_{GUEST}={PASSWORD};"
+    users = " ".join(f"user_{user}={PASSWORD}" for user in (USER, GUEST, MEMBER))
+    plain = f"{modules}.plain.PlainLoginModule required {users};"
     scram = f"{modules}.scram.ScramLoginModule required;"
     token = f"{modules}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub=broker;"
     of_login = {"PLAIN": plain, "SCRAM-SHA-256": scram, "SCRAM-SHA-512": scram, "OAUTHBEARER": token}

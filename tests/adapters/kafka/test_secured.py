@@ -17,8 +17,8 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.admin import CreateAclsRequest
 
 from tests.adapters.kafka.conftest import Events, opened, out, subscribed, take, until
-from tests.adapters.kafka.secured import GUEST, PASSWORD, USER, Secured, secured, unsigned_token
-from unibus import Bus
+from tests.adapters.kafka.secured import GUEST, MEMBER, PASSWORD, USER, Secured, secured, unsigned_token
+from unibus import Bus, Message, constant, retry
 from unibus.driver import Disconnected, Outcome, Queue, SystemClock, Topic, TopicSubscription, Topology, Url
 from unibus.errors import AccessDenied, BatchError, ConfigurationError, ConnectionLost, UnibusError
 from unibus_kafka import KafkaDriver
@@ -169,15 +169,24 @@ async def test_any_certificate_will_do_where_the_url_says_so(server: Secured) ->
 
 TOPIC, GROUP, CLUSTER = 2, 3, 4
 READ, WRITE, CREATE, DESCRIBE = 3, 4, 5, 8
-_LITERAL, _DENY, _ALLOW = 3, 2, 3
+_LITERAL, _PREFIXED = 3, 4
+_DENY, _ALLOW = 2, 3
 
 
-async def allow(server: Secured, kind: int, name: str, *operations: int, permission: int = _ALLOW) -> None:
+async def allow(
+    server: Secured,
+    kind: int,
+    name: str,
+    *operations: int,
+    permission: int = _ALLOW,
+    pattern: int = _LITERAL,
+    user: str = GUEST,
+) -> None:
     client = AIOKafkaClient(bootstrap_servers=server.plain.removeprefix("kafka://"))
     await client.bootstrap()
     node = client.get_random_node()
     for operation in operations:
-        wanted = CreateAclsRequest(kind, name, _LITERAL, f"User:{GUEST}", "*", operation, permission)
+        wanted = CreateAclsRequest(kind, name, pattern, f"User:{user}", "*", operation, permission)
         answer = await client.send(node, wanted)
         assert [code for code, _ in answer.creation_responses] == [0]
     await client.close()
@@ -250,6 +259,32 @@ async def test_who_may_not_read_is_told_so_at_the_start(server: Secured, orders:
         await until(lambda: says(driver, orders, "the right to this consumer group"), "the group is missed")
         await allow(server, GROUP, group, READ)
         await until(lambda: reads(driver, orders), "the right is known")
+
+
+async def test_the_rights_that_are_written_down_are_enough(server: Secured, name: Name) -> None:
+    """In the adapter's README: for a program that declares, sends, consumes, retries, and dead-letters."""
+    for prefix in (name(""), "unibus."):
+        await allow(server, TOPIC, prefix, READ, WRITE, CREATE, pattern=_PREFIXED, user=MEMBER)
+    await allow(server, GROUP, "unibus.", READ, pattern=_PREFIXED, user=MEMBER)
+    bus, attempts = Bus(server.login("plain", user=MEMBER, options=SOON)), list[tuple[str, int]]()
+
+    @bus.consumer(name("orders"))
+    @bus.subscriber(name("user.*"), group=name("mail"))
+    @retry(on=ConnectionError, attempts=2, backoff=constant(1.2))
+    async def handle(message: Message[str]) -> None:
+        attempts.append((message.data, message.attempt))
+        raise ConnectionError
+
+    async with bus, bus.consuming():
+        await bus.producer(name("orders")).send("order", delay=0.5)
+        await bus.publisher(name("user.created")).publish("user")
+        await until(lambda: len(attempts) == 4, "both are tried twice")
+        for queue in (f"{name('orders')}.dlq", f"unibus.group.{name('mail')}.dlq"):
+            async with bus.pull(queue=queue, type=bytes) as letters:
+                letter = await letters.next(20)
+                assert letter is not None
+                await letter.ack()
+    assert sorted(attempts) == [("order", 1), ("order", 2), ("user", 1), ("user", 2)]
 
 
 async def test_a_right_that_is_taken_away_is_told(server: Secured, orders: Queue) -> None:
