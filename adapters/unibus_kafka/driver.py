@@ -135,7 +135,8 @@ class KafkaDriver:
         """The group's lag, less what this process holds; what others hold counts as ready."""
         self._live()
         await self._topics.verify([source])
-        tps = await self._topics.partitions_of([topic_of(source)])
+        topics = await self._topics.matching(source) if isinstance(source, TopicSubscription) else [topic_of(source)]
+        tps = await self._topics.partitions_of(topics)
         committed = await self._cluster.committed(group_of(source), tps)
         ends = await self._cluster.offsets(tps, "end")
         begins = await self._cluster.offsets([tp for tp in tps if tp not in committed], "first")

@@ -62,6 +62,23 @@ async def test_one_declares_it_while_another_consumes_already(url: str, name: Na
         await subscription.close()
 
 
+async def test_what_waits_for_a_group_is_counted_in_all_that_it_reads(url: str, name: Name) -> None:
+    group, topics = TopicSubscription((name("news.#"),), name("group")), [Topic(name(f"news.n{n}")) for n in range(3)]
+    async with opened(url) as driver:
+        await driver.send(topics[0], [out("before", topic=topics[0].name)])
+        await driver.declare(Topology(create=(group,)))
+        for topic in topics:
+            await driver.send(topic, [out(n, topic=topic.name) for n in range(5)])
+        await driver.send(group, [out("again")])
+        assert (await driver.depth(group)).ready == 16
+        subscription = await subscribed(driver, group)
+        got = await take(subscription, 16)
+        assert (await driver.depth(group)).ready == 0
+        await subscription.settle(got, Outcome.ACK)
+        await subscription.close()
+        assert (await driver.depth(group)).ready == 0
+
+
 async def test_who_does_not_lead_any_more_commits_nothing(url: str, name: Name) -> None:
     group = name("group")
     async with opened(url) as first, opened(url) as second:
