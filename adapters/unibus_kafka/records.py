@@ -102,7 +102,10 @@ def delivery_of(  # noqa: C901 - one loop, since it runs for every header of eve
 
 
 def was_sent_to_queue(headers: Any) -> bool:
-    return any(name == QUEUE for name, _ in headers)
+    for name, _ in headers:  # noqa: SIM110 - it runs for every message of a group
+        if name == QUEUE:
+            return True
+    return False
 
 
 def due_of(headers: Any) -> bytes | None:
