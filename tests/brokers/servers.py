@@ -66,13 +66,18 @@ class Broker(Protocol):
         """Return as soon as it serves."""
 
 
+def skip_without_brokers() -> None:
+    """For a test that starts a server in a way of its own."""
+    if os.environ.get(SKIP) == "1" and "CI" not in os.environ:
+        pytest.skip(f"{SKIP}=1")
+
+
 def broker(name: str) -> Broker:
     """The broker of this name in the catalogue.
 
     One that cannot be had fails the test that asks for it. Outside CI, UNIBUS_TEST_SKIP_BROKERS=1 skips all such tests.
     """
-    if os.environ.get(SKIP) == "1" and "CI" not in os.environ:
-        pytest.skip(f"{SKIP}=1")
+    skip_without_brokers()
     with _starting:
         outcome = _started(name)
     if isinstance(outcome, BrokerUnavailable):

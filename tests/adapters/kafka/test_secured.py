@@ -18,6 +18,7 @@ from aiokafka.protocol.admin import CreateAclsRequest
 
 from tests.adapters.kafka.conftest import Events, opened, out, subscribed, take, until
 from tests.adapters.kafka.secured import GUEST, MEMBER, PASSWORD, USER, Secured, secured, unsigned_token
+from tests.brokers.servers import skip_without_brokers
 from unibus import Bus, Message, constant, retry
 from unibus.driver import Disconnected, Outcome, Queue, SystemClock, Topic, TopicSubscription, Topology, Url
 from unibus.errors import AccessDenied, BatchError, ConfigurationError, ConnectionLost, UnibusError
@@ -29,6 +30,7 @@ SOON = "&session=3&revoke=3&metadata_age=0.5&partitions=2"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    skip_without_brokers()
     with secured(tmp_path_factory.mktemp("kafka")) as server:
         yield server
 
