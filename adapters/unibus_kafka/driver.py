@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -38,11 +37,10 @@ from unibus_kafka import delays
 from unibus_kafka.cluster import Cluster
 from unibus_kafka.endpoint import Endpoint
 from unibus_kafka.ephemeral import EphemeralSubscription
-from unibus_kafka.failures import FOREIGN
 from unibus_kafka.features import capabilities
-from unibus_kafka.forwarder import Forwarder
+from unibus_kafka.forwarding import Forwarding
 from unibus_kafka.keeper import Keeper
-from unibus_kafka.partitioner import hashed, partition_of
+from unibus_kafka.partitioner import partition_of
 from unibus_kafka.patterns import group_of, is_ephemeral, topic_of
 from unibus_kafka.producer import Producer
 from unibus_kafka.records import Record, record_of, with_due
@@ -50,9 +48,6 @@ from unibus_kafka.subscription import KafkaSubscription
 from unibus_kafka.topics import Topics, missing
 
 logger = logging.getLogger("unibus.kafka")
-
-MANY = 1_000_000
-"""Deliveries that a forwarder may hold: what bounds it is how much of each partition of its tiers it may."""
 
 
 class KafkaDriver:
@@ -66,6 +61,7 @@ class KafkaDriver:
         self._cluster = Cluster(self._endpoint, clock)
         self._topics: Topics
         self._producer: Producer
+        self._forwarding: Forwarding
         self._subscriptions: list[KafkaSubscription] = []
         self._turn = itertools.count()
 
@@ -85,6 +81,7 @@ class KafkaDriver:
             raise
         self._topics = Topics(self._cluster, options, self._clock)
         self._producer = Producer(self._cluster, self._clock, options.timeout, options.compression)
+        self._forwarding = Forwarding(self._endpoint, self._cluster, self._topics, self._confirm, self._clock)
         self._away = None
 
     async def declare(self, topology: Topology) -> None:
@@ -151,26 +148,7 @@ class KafkaDriver:
     async def forward(self) -> None:
         """Implements Forwarding: for every target for which something waits."""
         self._live()
-        seen: dict[TopicPartition, int] = {}
-        running: dict[str, asyncio.Task[None]] = {}
-        loop = asyncio.get_running_loop()
-        try:
-            while True:
-                for target in [target for target, task in running.items() if task.done()]:
-                    del running[target]  # it could not begin; what waits there is looked for again
-                    for topic in delays.topics_of(target):
-                        seen.update({tp: 0 for tp in seen if tp.topic == topic})
-                for target in await self._waiting_targets(seen):
-                    if target not in running:
-                        running[target] = loop.create_task(
-                            self._forwarder(target).run(), name=f"unibus kafka forward {target}"
-                        )
-                await self._clock.sleep(self._endpoint.options.metadata_age)
-        finally:
-            for task in running.values():
-                task.cancel()
-            if running:
-                await asyncio.wait(running.values())
+        await self._forwarding.run()
 
     async def close(self) -> None:
         if self._away is None:
@@ -211,7 +189,7 @@ class KafkaDriver:
         if await self._topics.tiers(target):
             for subscription in self._subscriptions:
                 if subscription.own_topic == target:
-                    self._forward_beside(subscription)
+                    self._forwarding.beside(subscription)
         now, turn = self._clock.now(), next(self._turn)
         for index in later:
             record, delay = records[index][1], messages[index].delay
@@ -231,70 +209,13 @@ class KafkaDriver:
         async def tend() -> None:
             target = subscription.own_topic
             if subscription.grouped and not subscription.forwards and await self._topics.has_tiers(target):
-                self._forward_beside(subscription)
+                self._forwarding.beside(subscription)
 
         keeper = Keeper(
             subscription, self._cluster, restore, tend, self._clock, every=options.metadata_age, session=options.session
         )
         subscription.run(keeper.run(), "keep")
         await tend()
-
-    def _forward_beside(self, subscription: KafkaSubscription) -> None:
-        """For as long as the subscription lives."""
-        if not subscription.forwards and not subscription.inbox.ended:
-            subscription.forwards = True
-            task = subscription.run(self._forwarder(subscription.own_topic).run(), "forward")
-            task.add_done_callback(lambda ended: self._forwarded(subscription, ended))
-
-    def _forwarded(self, subscription: KafkaSubscription, ended: asyncio.Task[None]) -> None:
-        """Whatever it ended by, the keeper begins another, for as long as the subscription lives."""
-        subscription.forwards = False
-        if not ended.cancelled() and (error := ended.exception()) is not None:
-            logger.debug("%s: delays are not moved just now: %r", subscription.source, error)
-
-    def _forwarder(self, target: str) -> Forwarder:
-        source = Queue("delays", physical=target)
-        tiers = KafkaSubscription(
-            source, self._endpoint, self._cluster, MANY, lambda event: None, self._clock, tiers_of=target
-        )
-        return Forwarder(target, tiers, self._move, self._clock)
-
-    async def _move(self, moves: Sequence[tuple[str, Record]]) -> None:
-        """What has nowhere to go is put aside, and not lost."""
-        for error in (await self._topics.know({topic for topic, _ in moves})).values():
-            raise error
-        gone = {topic for topic, _ in moves if topic not in self._topics.partitions}
-        if gone:
-            await self._topics.make({delays.UNDELIVERABLE: None})
-        counts, turn = self._topics.partitions, next(self._turn)
-        records = []
-        for place, (wanted, record) in enumerate(moves):
-            topic = delays.UNDELIVERABLE if wanted in gone else wanted
-            number = (turn + place if record.key is None else hashed(record.key)) % counts[topic]
-            records.append((TopicPartition(topic, number), record))
-        await self._confirm(records)
-
-    async def _waiting_targets(self, seen: dict[TopicPartition, int]) -> set[str]:
-        """Those for which something waits in a tier. seen: the ends of the tiers at the last look, kept up to date:
-        where nothing came, nobody has to be asked again."""
-        try:
-            found = await self._cluster.topics()
-            tiers = [topic for topic in found if delays.parsed(topic)]
-            ends = await self._cluster.offsets(await self._topics.partitions_of(tiers), "end") if tiers else {}
-            grown: dict[str, list[TopicPartition]] = {}
-            for tp, end in ends.items():
-                if end > seen.get(tp, 0) and (tier := delays.parsed(tp.topic)) is not None:
-                    grown.setdefault(tier[1], []).append(tp)
-            waiting = set()
-            for target, tps in grown.items():
-                done = await self._cluster.committed(delays.group_of(target), tps)
-                if any(done.get(tp, (0, ""))[0] < ends[tp] for tp in tps):
-                    waiting.add(target)
-        except (*FOREIGN, DriverError) as error:
-            logger.debug("cannot look for delays: %r", error)
-            return set()
-        seen.update(ends)
-        return waiting
 
     # --- inside ---------------------------------------------------------------------------------------
 
@@ -303,6 +224,7 @@ class KafkaDriver:
             raise type(self._away)(*self._away.args)
 
     async def _stop_sending(self) -> None:
+        await self._forwarding.end()
         self._producer.close()
         await self._cluster.close()
         await self._producer.ended()

@@ -191,7 +191,7 @@ class Topics:
         return first in self.partitions
 
     async def tiers(self, target: str) -> bool:
-        """Make the tiers of delay for a target. Whether they are new."""
+        """Make the tiers of delay for a target, and where they end if it is gone. Whether they are new."""
         names = delays.topics_of(target)
         if all(name in self.partitions for name in names):
             return False
@@ -200,6 +200,7 @@ class Topics:
                 dict.fromkeys(names, delays.PARTITIONS),
                 {"retention.ms": str(delays.RETENTION * 1000), "message.timestamp.type": "CreateTime"},
             )
+            await self.make({delays.UNDELIVERABLE: None})
         return True
 
     # --- groups ---------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ async def test_one_that_is_asked_to_end_settles_first_what_is_on_its_way(
         await driver.send(queue, [out(1, delay=0.1)])
 
         async def move(moves: Sequence[tuple[str, Record]]) -> None:
-            await driver._move(moves)
+            await driver._forwarding._move(moves)
             stored_already.set()
             await go.wait()  # the answer takes its time
 
@@ -39,7 +39,7 @@ async def test_one_that_is_asked_to_end_settles_first_what_is_on_its_way(
         await asyncio.wait([running])
 
         async def nothing_waits() -> bool:
-            return not await driver._waiting_targets({})
+            return not await driver._forwarding._waiting(lambda target, existing: target == queue.name, {})
 
         await until(nothing_waits, "what was moved is settled")
     assert len(await stored(servers, queue.name)) == 1
