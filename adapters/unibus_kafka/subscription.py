@@ -28,9 +28,11 @@ from unibus_kafka.commits import Commits
 from unibus_kafka.consumer import Member
 from unibus_kafka.endpoint import Endpoint
 from unibus_kafka.failures import FOREIGN, translated
+from unibus_kafka.handout import Handout
 from unibus_kafka.partition import SUSPECT, Partition
 from unibus_kafka.patterns import group_of, topic_of, topics_of
-from unibus_kafka.records import Place, delivery_of, was_sent_to_queue
+from unibus_kafka.records import Place
+from unibus_kafka.turns import Turns
 from unibus_kafka.watermark import widest_gap
 
 logger = logging.getLogger("unibus.kafka")
@@ -75,17 +77,17 @@ class KafkaSubscription:
         """Whether the delays of its topic are moved beside it."""
         self.progress_at = clock.monotonic()
         self._group = group_of(source) if tiers_of is None else delays.group_of(tiers_of)
-        # What it is called where a record does not say: a topic of its own is a name of ours.
-        self._address = source.name
         self._ordered = source.ordering == "key"
-        self._patterned = isinstance(source, TopicSubscription)
+        self._handout = Handout(
+            self.own_topic, source.name, ordered=self._ordered, patterned=isinstance(source, TopicSubscription)
+        )
         self._endpoint = endpoint
         self._cluster = cluster
         self._clock = clock
         self._gap = widest_gap(prefetch) if tiers_of is None else delays.HELD
+        self._turns = Turns()
         self._suspects = False
         self._watch_until = 0.0
-        self._seen: dict[TopicPartition, int] = {}
         self._generation: int | None = None
         self._assignments = 0
         self._stable = asyncio.Event()
@@ -193,16 +195,7 @@ class KafkaSubscription:
 
     def _hand_out_again(self, deliveries: Sequence[Delivery]) -> None:
         """In its place, before what came later; of a partition that is being taken away not yet."""
-        fresh: list[Delivery] = []
-        for old in deliveries:
-            partition, offset = old.token.partition, old.token.offset
-            # A rebalance, or a place in a row, is nothing that a message could have done.
-            count = (old.deliveries or 1) + (not partition.revoked and not self._ordered)
-            again = delivery_of(
-                old.native, Place(partition, offset), self._address_of(old.native), count=count, again=True
-            )
-            if partition.mark.give_back(offset, again):
-                (partition.kept_back if partition.revoked else fresh).append(again)
+        fresh = self._handout.again(deliveries)
         self.inbox.done(deliveries)
         self._put_in_order(fresh)
 
@@ -244,10 +237,11 @@ class KafkaSubscription:
             return
         readable = [tp for tp, one in self.partitions.items() if not one.revoked and one.mark.gap < self._gap]
         if not readable:
+            await self.member.keep_alive()
             await self._clock.sleep(POLL / 4)
             return
         assignment = self._assignments
-        found = await self.member.poll(readable, POLL, wanted)
+        found = await self._turns.poll(self.member, readable, POLL, wanted)
         if assignment == self._assignments and self._stable.is_set():
             await self._accept(found)
         else:
@@ -270,7 +264,7 @@ class KafkaSubscription:
             if records[0].offset < (partition.mark.next or 0):
                 partition = self._begun_anew(partition)
             touched.append(partition)
-            fresh += self._taken(partition, records)
+            fresh += self._handout.first(partition, records)
         if not touched:
             return
         self.progress_at = self._clock.monotonic()
@@ -291,37 +285,14 @@ class KafkaSubscription:
                 kept.append(delivery)
         self.inbox.put(kept)
 
-    def _taken(self, partition: Partition, records: Iterable[Any]) -> list[Delivery]:
-        taken = []
-        mark, lives, seen = partition.mark, partition.lives, self._seen.get(partition.tp, -1)
-        for record in records:
-            offset = record.offset
-            if self._patterned and record.topic != self.own_topic and was_sent_to_queue(record.headers):
-                mark.skip(offset)  # a queue is a topic, too, which patterns may match
-                continue
-            delivery = delivery_of(
-                record, Place(partition, offset), self._address_of(record), count=1, again=offset <= seen
-            )
-            if lives.dead:
-                delivery.deliveries = count = lives.deliveries(offset, suspect=SUSPECT in delivery.attributes)
-                delivery.redelivered |= count > 1
-            mark.take(offset, delivery)
-            taken.append(delivery)
-        if taken:
-            self._seen[partition.tp] = max(seen, taken[-1].token.offset)
-        return taken
-
     def _begun_anew(self, partition: Partition) -> Partition:
         """The log was deleted, or cut off, and has grown again: its offsets mean other records now."""
         fresh = Partition(partition.tp, None, "", ordered=self._ordered)
         self.partitions[partition.tp] = fresh
-        self._seen.pop(partition.tp, None)
+        self._handout.forget(partition.tp)
         self._drop([partition])
         self.notify(Recreated())
         return fresh
-
-    def _address_of(self, record: Any) -> str | None:
-        return self._address if record.topic == self.own_topic else None
 
     # --- partitions change hands ----------------------------------------------------------------------
 
