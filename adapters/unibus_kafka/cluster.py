@@ -21,7 +21,6 @@ from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.group import LeaveGroupRequest
-from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.structs import TopicPartition
@@ -30,6 +29,7 @@ from unibus.driver import Clock
 from unibus.errors import AccessDenied, ConnectionLost, DriverError
 from unibus_kafka.endpoint import Endpoint
 from unibus_kafka.failures import FOREIGN, translate, translated, words
+from unibus_kafka.metadata import UNKNOWN, TopicsRequest
 
 T = TypeVar("T")
 
@@ -44,11 +44,13 @@ _TOPIC, _BROKER = 2, 4
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A topic that exists. led: every partition has a broker that leads it, so that it can be written."""
+    """A topic that exists. led: every partition has a broker that leads it, so that it can be written. identity: of
+    this topic, and of no other that had or will have its name."""
 
     partitions: int
     replicas: int
     led: bool
+    identity: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Cluster:
     ) -> dict[str, Found]:
         """Those of the names that exist; None: all that we may see. denied: takes the errors of single topics, which
         are raised otherwise."""
-        request = MetadataRequest(None if names is None else list(names), allow_auto_topic_creation=False)
+        request = TopicsRequest(None if names is None else list(names))
 
         async def ask() -> Any:
             return await self._ask(None, request)
@@ -134,7 +136,8 @@ class Cluster:
                 continue
             parts = topic["partitions"]
             led = bool(parts) and all(part["leader"] >= 0 for part in parts)
-            found[topic["topic"]] = Found(len(parts), min((len(part["replicas"]) for part in parts), default=0), led)
+            replicas = min((len(part["replicas"]) for part in parts), default=0)
+            found[topic["topic"]] = Found(len(parts), replicas, led, topic.get("topic_id", UNKNOWN))
         return found
 
     async def create(self, wanted: Mapping[str, Wanted]) -> list[str]:

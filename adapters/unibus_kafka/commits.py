@@ -10,6 +10,7 @@ from unibus.driver import Clock
 from unibus_kafka.consumer import Member
 from unibus_kafka.failures import FOREIGN
 from unibus_kafka.partition import Partition
+from unibus_kafka.stamp import stamped
 
 logger = logging.getLogger("unibus.kafka")
 
@@ -98,7 +99,9 @@ class Commits:
         if not offsets:
             return True
         try:
-            await self._member().commit({partition.tp: value for partition, value in offsets.items()})
+            await self._member().commit(
+                {one.tp: (low, stamped(note, one.identity)) for one, (low, note) in offsets.items()}
+            )
         except FOREIGN as error:  # of a later generation, or again at the next turn
             logger.debug("cannot commit: %r", error)
             return False

@@ -9,6 +9,7 @@ from unibus.driver import Clock, Disconnected, Reconnected, Recreated
 from unibus.errors import UnibusError
 from unibus_kafka.cluster import Cluster
 from unibus_kafka.failures import FOREIGN
+from unibus_kafka.metadata import UNKNOWN
 from unibus_kafka.subscription import KafkaSubscription
 
 logger = logging.getLogger("unibus.kafka")
@@ -34,24 +35,23 @@ class Keeper:
         self._patience = 2 * session
         self._away = False
         self._stuck_since: float | None = None
+        self._identity: bytes | None = None
+        self._outdated: set[str] = set()
+        """What the consumer knows of these topics is of others, which were deleted."""
 
     async def run(self) -> None:
         while True:
-            await self._clock.sleep(self._every)
             try:
                 await self._look()
             except (*FOREIGN, UnibusError) as error:
                 logger.debug("%s: cannot look after it: %r", self._subscription.source, error)
                 self._lost(str(error))
+            await self._clock.sleep(self._every)
 
     async def _look(self) -> None:
         subscription = self._subscription
         if subscription.grouped:
-            if subscription.own_topic not in await self._cluster.topics([subscription.own_topic]):
-                self._lost(f"{subscription.own_topic!r} is gone")
-                await self._restore()
-                subscription.notify(Recreated())
-                await subscription.rebuild()
+            await self._look_at_topics()
             await self._cluster.check_readable(subscription.own_topic)
         else:
             await self._cluster.topics([])
@@ -61,6 +61,34 @@ class Keeper:
             await subscription.rebuild()
             self._stuck_since = None
         self._back()
+
+    async def _look_at_topics(self) -> None:
+        """Its own may be gone. Any may be another one of the same name, if somebody else was first to make it anew."""
+        subscription, own = self._subscription, self._subscription.own_topic
+        names = {own} | {tp.topic for tp in subscription.partitions}
+        found = await self._cluster.topics(names)
+        missed = own not in found
+        if missed:
+            self._lost(f"{own!r} is gone")
+            await self._restore()
+            found = await self._cluster.topics(names)
+            if own not in found:
+                return  # not everywhere yet
+        known, self._identity = self._identity, found[own].identity
+        anew = {
+            tp.topic
+            for tp, one in subscription.partitions.items()
+            if tp.topic in found and _differ(one.identity, found[tp.topic].identity)
+        }
+        if missed if known in (None, UNKNOWN) else known != self._identity:
+            anew.add(own)
+        if anew - self._outdated:
+            self._outdated |= anew
+            self._lost(f"{', '.join(sorted(anew))}: deleted, and made anew")
+            subscription.notify(Recreated())
+        if self._outdated:
+            await subscription.rebuild()
+            self._outdated.clear()
 
     async def _hangs(self) -> bool:
         """Whether it has been stuck for too long, and is still."""
@@ -92,3 +120,7 @@ class Keeper:
         if self._away:
             self._away = False
             self._subscription.notify(Reconnected())
+
+
+def _differ(one: bytes, other: bytes) -> bool:
+    return UNKNOWN not in (one, other) and one != other

@@ -6,6 +6,7 @@ from aiokafka.structs import TopicPartition
 
 from unibus.driver import Delivery
 from unibus_kafka.lives import Lives
+from unibus_kafka.metadata import UNKNOWN
 from unibus_kafka.watermark import Watermark
 
 SUSPECT = "unibusalone"
@@ -16,11 +17,15 @@ class Partition:
     """A new one for each time that it comes to us from another member, so that what belongs to an earlier time
     settles nothing."""
 
-    __slots__ = ("kept_back", "lives", "mark", "noted", "revoked", "tp")
+    __slots__ = ("identity", "kept_back", "lives", "mark", "noted", "revoked", "tp")
 
-    def __init__(self, tp: TopicPartition, committed: int | None, note: str, *, ordered: bool, start: int = 0) -> None:
-        """start: where reading begins, if nothing is committed."""
+    def __init__(
+        self, tp: TopicPartition, committed: int | None, note: str, *, ordered: bool, start: int = 0,
+        identity: bytes = UNKNOWN,
+    ) -> None:  # fmt: skip
+        """start: where reading begins, if nothing is committed. identity: of the topic."""
         self.tp = tp
+        self.identity = identity
         self.mark: Watermark[Delivery] = Watermark(committed, start)
         begin = committed if committed is not None else start
         self.lives = Lives(note, begin, ordered=ordered)

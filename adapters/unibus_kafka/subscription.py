@@ -29,9 +29,10 @@ from unibus_kafka.consumer import Member
 from unibus_kafka.endpoint import Endpoint
 from unibus_kafka.failures import FOREIGN, translated
 from unibus_kafka.handout import Handout
+from unibus_kafka.metadata import UNKNOWN
 from unibus_kafka.partition import SUSPECT, Partition
 from unibus_kafka.patterns import group_of, topic_of, topics_of
-from unibus_kafka.records import Place
+from unibus_kafka.stamp import unstamped
 from unibus_kafka.turns import Turns
 from unibus_kafka.watermark import widest_gap
 
@@ -344,7 +345,14 @@ class KafkaSubscription:
         """From what the group has committed, else from the first record: to read twice is no loss."""
         while True:
             try:
-                known = await self._cluster.committed(self._group, tps)
+                topics = await self._cluster.topics({tp.topic for tp in tps})
+                identities = {tp: topics[tp.topic].identity if tp.topic in topics else UNKNOWN for tp in tps}
+                committed = await self._cluster.committed(self._group, tps)
+                known = {
+                    tp: (offset, note)
+                    for tp, (offset, text) in committed.items()
+                    if (note := unstamped(text, identities[tp])) is not None
+                }
                 unknown = [tp for tp in tps if tp not in known]
                 starts = await self._cluster.offsets(unknown, "first") if unknown else {}
                 break
@@ -352,7 +360,10 @@ class KafkaSubscription:
                 logger.debug("%s: cannot look where to begin: %r", self.source, error)
                 await self._clock.sleep(POLL)
         return {
-            tp: Partition(tp, *known.get(tp, (None, "")), ordered=self._ordered, start=starts.get(tp, 0)) for tp in tps
+            tp: Partition(
+                tp, *known.get(tp, (None, "")), ordered=self._ordered, start=starts.get(tp, 0), identity=identities[tp]
+            )
+            for tp in tps
         }
 
     def _resumed(self, partition: Partition) -> Partition:
