@@ -18,6 +18,8 @@ EVERY = 0.5
 """Seconds between the first settlement and its commit, unless many come."""
 MANY = 1000
 """Settlements that are committed at once."""
+LATE = 1.0
+"""Seconds after a settlement in which it should be committed."""
 
 
 class Commits:
@@ -33,7 +35,14 @@ class Commits:
         self._lock = asyncio.Lock()
         self._settled = 0
         self._since: float | None = None
+        self._uncommitted_since: float | None = None
         self._wanted = asyncio.Event()
+
+    @property
+    def late(self) -> bool:
+        """Whether the group does not hear of us. It may have put us out: what is handled now might be handled again."""
+        since = self._uncommitted_since
+        return since is not None and self._clock.monotonic() - since > LATE
 
     def note(self, settled: int) -> None:
         """So many more are settled."""
@@ -43,6 +52,8 @@ class Commits:
             self._wanted.set()
         elif self._settled >= MANY:
             self._wanted.set()
+        if self._uncommitted_since is None:
+            self._uncommitted_since = self._clock.monotonic()
 
     async def run(self) -> None:
         """In a task of its own, until cancelled."""
@@ -61,7 +72,7 @@ class Commits:
     async def commit(self) -> bool:
         """What is news. Returns whether all of it is committed; what is not is tried again."""
         async with self._lock:
-            self._settled, self._since = 0, None
+            began, self._settled, self._since = self._clock.monotonic(), 0, None
             self._wanted.clear()
             news = {
                 partition: (low, partition.note)
@@ -70,7 +81,9 @@ class Commits:
                 and (partition.mark.to_commit is not None or partition.is_beyond_note)
             }
             done = await self._write(news)
-        if not done:
+        if done:
+            self._uncommitted_since = None if self._since is None else began
+        else:
             self._since = self._clock.monotonic()
             self._wanted.set()
         return done
@@ -78,15 +91,23 @@ class Commits:
     async def begin(self, partitions: Iterable[Partition]) -> bool:
         """Write down what is about to be handed out. Without it no process that dies of it would be counted."""
         async with self._lock:
+            ours = set(self._partitions())  # some may have gone while we waited
             done = await self._write(
-                {p: (low, p.note) for p in partitions if (low := p.mark.low) is not None and p.mark.next is not None}
+                {
+                    p: (low, p.note)
+                    for p in partitions
+                    if p in ours and (low := p.mark.low) is not None and p.mark.next is not None
+                }
             )
         return done
 
-    async def farewell(self, notes: dict[Partition, str]) -> None:
-        """At a clean end: the watermarks, and what is to be remembered of what stands first."""
+    async def farewell(self, notes: dict[Partition, str], member: Member) -> None:
+        """At a clean end: the watermarks, and what is to be remembered of what stands first. member: whose partitions
+        they are; another one that has its place by now has nothing to say of them."""
         async with self._lock:
-            await self._write(
+            if member is not self._member():
+                return
+            done = await self._write(
                 {
                     partition: (low, note)
                     for partition, note in notes.items()
@@ -94,6 +115,8 @@ class Commits:
                     and (partition.mark.to_commit is not None or partition.lives.begun or note)
                 }
             )
+        if done:
+            self._uncommitted_since = None
 
     async def _write(self, offsets: dict[Partition, tuple[int, str]]) -> bool:
         if not offsets:

@@ -8,13 +8,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
-from aiokafka.structs import TopicPartition
+from aiokafka import errors as foreign
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from unibus_kafka.endpoint import Endpoint
 
 _NOTHING = TopicPartition("unibus.none", 0)
 FETCH_WAIT = 0.2
 """Seconds that a broker may wait for the first record."""
+BACKOFF = 0.05
+"""Seconds between two attempts."""
 PARTITION_BYTES = 1024 * 1024
 """Read ahead of one partition, at most, but for a record that is larger."""
 
@@ -25,7 +28,6 @@ class Member:
     def __init__(self, endpoint: Endpoint, group: str | None) -> None:
         options = endpoint.options
         self._timeout = options.timeout
-        self._commit: asyncio.Task[None] | None = None
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=endpoint.servers,
             client_id="unibus",
@@ -41,7 +43,7 @@ class Member:
             fetch_max_wait_ms=int(FETCH_WAIT * 1000),
             max_partition_fetch_bytes=PARTITION_BYTES,
             request_timeout_ms=int(max(options.timeout, 2 * FETCH_WAIT + 1) * 1000),
-            retry_backoff_ms=50,
+            retry_backoff_ms=int(BACKOFF * 1000),
             **endpoint.security,
         )
 
@@ -58,21 +60,13 @@ class Member:
 
     async def stop(self) -> None:
         """Leaves the group."""
-        await self._end_commit()
         await self._consumer.stop()
-
-    async def _end_commit(self) -> None:
-        if self._commit is not None and not self._commit.done():
-            await asyncio.wait([self._commit], timeout=1.0)
-            self._commit.cancel()
-            await asyncio.wait([self._commit])
 
     async def cut_off(self) -> None:
         """For tests: without a word to the group."""
         coordinator = self._consumer._coordinator
         if coordinator is not None and hasattr(coordinator, "_maybe_leave_group"):
             coordinator._maybe_leave_group = _say_nothing
-        await self._end_commit()
         await self._consumer.stop()
 
     @property
@@ -104,20 +98,30 @@ class Member:
         self._consumer.seek(tp, offset)
 
     async def commit(self, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
-        """The library repeats for ever what may succeed once; a later commit says more anyway. One that was cut off has
-        ended before the next begins: repeated after it, it would take the group back.
+        """For the generation that we are in now, and within our own time.
 
-        In a task of its own: the library would leave a commit that is cut off to itself, and its error to nobody.
+        By one attempt of the library's at a time: its own repetitions never end, go on in the next generation, where
+        they would take the group back, and leave an error to nobody when they are cut off.
         """
-        await self._end_commit()
-        task = asyncio.get_running_loop().create_task(self._consumer.commit(offsets), name="unibus kafka commit")
-        self._commit = task
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        await asyncio.wait([task], timeout=self._timeout)
-        if not task.done():
-            task.cancel()
-            raise TimeoutError(f"no commit within {self._timeout:g} s")
-        task.result()
+        coordinator, generation = self._consumer._coordinator, self.generation
+        if coordinator is None:
+            raise foreign.CommitFailedError("it has not begun")
+        entries = {tp: OffsetAndMetadata(*one) for tp, one in offsets.items()}
+        async with asyncio.timeout(self._timeout):
+            while True:
+                await coordinator.ensure_coordinator_known()
+                assignment = getattr(self._consumer._subscription.subscription, "assignment", None)
+                if assignment is None or generation != self.generation or coordinator._closing.done():
+                    raise foreign.CommitFailedError("what it is about is not ours any more")
+                try:
+                    await coordinator._do_commit_offsets(assignment, entries)
+                    return
+                except foreign.UnknownTopicOrPartitionError:
+                    raise  # it was deleted
+                except foreign.KafkaError as error:
+                    if not error.retriable:
+                        raise
+                await asyncio.sleep(BACKOFF)
 
     def assign(self, positions: dict[TopicPartition, int]) -> None:
         """Without a group: read these, from there on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from aiokafka.structs import TopicPartition
@@ -105,14 +106,14 @@ class KafkaSubscription:
     async def join(self) -> None:
         """By a consumer that is new."""
         self._stable.clear()
-        self.member = Member(self._endpoint, self._group)
+        member = self.member = Member(self._endpoint, self._group)
         try:
             with translated(f"subscribing to {self.source}"):
                 async with asyncio.timeout(JOIN):
-                    await self.member.join(self.pattern, self._revoked, self._assigned)
+                    await member.join(self.pattern, partial(self._revoked, member), partial(self._assigned, member))
                     await self._stable.wait()
         except BaseException:
-            await self._stop(self.member)
+            await self._stop(member)
             raise
 
     def run(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
@@ -167,7 +168,8 @@ class KafkaSubscription:
         self.inbox.end()
         await self._end_tasks()
         if self.grouped and self.member.generation > 0:
-            await self._commits.farewell({one: one.farewell(ready) for one in self.partitions.values()})
+            notes = {one: one.farewell(ready) for one in self.partitions.values()}
+            await self._commits.farewell(notes, self.member)
         await self._stop(self.member)
 
     async def cut_off(self, reason: Exception) -> None:
@@ -237,7 +239,7 @@ class KafkaSubscription:
             await self.inbox.wait_until_wanted(IDLE)
             return
         readable = [tp for tp, one in self.partitions.items() if not one.revoked and one.mark.gap < self._gap]
-        if not readable:
+        if not readable or self._commits.late:
             await self.member.keep_alive()
             await self._clock.sleep(POLL / 4)
             return
@@ -300,11 +302,13 @@ class KafkaSubscription:
     def _current(self) -> Iterable[Partition]:
         return self.partitions.values() if self.grouped else ()
 
-    async def _revoked(self) -> None:
+    async def _revoked(self, member: Member) -> None:
         """All are taken at each rebalance. What runs may finish; then the watermarks are committed."""
+        if member is not self.member:
+            return  # it is being stopped, and another one has its place
         self._stable.clear()
         partitions = list(self.partitions.values())
-        if self.member.generation < 0:  # the group has put us out: others have them already
+        if member.generation < 0:  # the group has put us out: others have them already
             self.partitions = {}
             self._drop(partitions)
             return
@@ -321,19 +325,23 @@ class KafkaSubscription:
             await self._clock.sleep(0.02)
         if not self.closing:
             ready = {delivery for partition in partitions for delivery in partition.kept_back}
-            await self._commits.farewell({one: one.farewell(ready) for one in partitions})
+            await self._commits.farewell({one: one.farewell(ready) for one in partitions}, member)
 
-    async def _assigned(self, tps: set[TopicPartition]) -> None:
+    async def _assigned(self, member: Member, tps: set[TopicPartition]) -> None:
         """What stays with us from one generation to the next goes on where it was; the rest is lost."""
-        generation = self.member.generation
+        if member is not self.member:
+            return
+        generation = member.generation
         stays = self._generation is not None and generation == self._generation + 1
         self._generation = generation
         before = self.partitions
         new = [tp for tp in tps if not stays or tp not in before]
         begun = await self._begun(new)
+        if member is not self.member:
+            return
         self.partitions = {tp: begun[tp] if tp in begun else self._resumed(before.pop(tp)) for tp in tps}
         for tp, partition in self.partitions.items():
-            self.member.seek(tp, partition.mark.next or 0)
+            member.seek(tp, partition.mark.next or 0)
         self._drop(before.values())
         self._assignments += 1
         if any(one.lives.dead for one in begun.values()):

@@ -27,7 +27,7 @@ from unibus.driver import (
     Topology,
 )
 from unibus.errors import BatchError, SettlementLost
-from unibus_kafka import KafkaDriver
+from unibus_kafka import KafkaDriver, commits
 from unibus_kafka import subscription as subscriptions
 from unibus_kafka.consumer import Member
 
@@ -75,8 +75,26 @@ async def test_reading_is_never_too_far_ahead_of_what_is_done(
         await subscription.close()
 
 
+async def test_each_partition_has_its_turn(url: str, name: Callable[[str], str]) -> None:
+    """However much waits in another, as in what a dead member has left."""
+    queue = Queue(name("orders"), partitions=2)
+    async with opened(url) as driver:
+        await driver.declare(Topology(create=(queue,)))
+        for number in range(200):
+            await driver.send(queue, [out(number)])  # one call goes to one partition, the next to the next
+        subscription = await subscribed(driver, queue, prefetch=5)
+        partitions = set()
+        for _ in range(10):
+            batch = await take(subscription, 5)
+            partitions |= {delivery.token.partition.tp for delivery in batch}
+            await subscription.settle(batch, Outcome.ACK)
+        assert len(partitions) == 2
+        await subscription.close()
+
+
+@pytest.mark.parametrize("why", ["nothing is wanted", "nothing may be read"])
 async def test_a_handler_of_many_poll_intervals_costs_no_rebalance(
-    url: str, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    url: str, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     old = AIOKafkaConsumer.__init__
 
@@ -84,13 +102,17 @@ async def test_a_handler_of_many_poll_intervals_costs_no_rebalance(
         old(self, **options, max_poll_interval_ms=1500)
 
     monkeypatch.setattr(AIOKafkaConsumer, "__init__", impatient)
+    if why == "nothing may be read":
+        monkeypatch.setattr(subscriptions, "widest_gap", lambda prefetch: 1)
     queue, events = Queue(name("orders"), partitions=1), Events()
     async with opened(url) as driver:
-        subscription = await subscribed(driver, queue, events, prefetch=1)
+        subscription = await subscribed(driver, queue, events, prefetch=1 if why == "nothing is wanted" else 10)
         generation = subscription.member.generation
-        await driver.send(queue, [out(1), out(2)])
+        await driver.send(queue, [out(1)])
         held = await take(subscription, 1)
-        await asyncio.sleep(4.5)  # the handler
+        await driver.send(queue, [out(2)])
+        # As long as the handler takes: three poll intervals, and in one case three sessions.
+        assert not await subscription.receive(1, 9.5 if why == "nothing is wanted" else 4.5)
         await subscription.settle(held, Outcome.ACK)
         await subscription.settle(await take(subscription, 1), Outcome.ACK)
         assert subscription.member.generation == generation
@@ -203,28 +225,101 @@ async def test_a_consumer_that_hangs_is_replaced(
         await subscription.close()
 
 
-async def test_a_topic_that_is_deleted_under_its_consumer_is_made_anew(url: str, name: Callable[[str], str]) -> None:
-    queue, events = Queue(name("orders"), partitions=1), Events()
+async def test_a_commit_that_was_cut_off_is_not_the_last(
+    url: str, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(name("orders"), partitions=1)
+    async with opened(f"{url}&timeout=3") as driver:
+        subscription = await subscribed(driver, queue)
+        await driver.send(queue, [out(n) for n in range(3)])
+        held = await take(subscription, 3)
+        unheard, begun = subscription.member._consumer._coordinator, asyncio.Event()
+
+        async def commit(assignment: Any, offsets: Any) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(unheard, "_do_commit_offsets", commit)
+        await subscription.settle(held, Outcome.ACK)
+        await begun.wait()
+        await subscription.rebuild()
+        await subscription.settle(await take(subscription, 3), Outcome.ACK)
+
+        async def all_are_committed() -> bool:
+            return (await committed(driver, f"unibus.queue.{queue.name}")).get(0) == 3
+
+        await until(all_are_committed, "by the consumer that took its place")
+        await subscription.close()
+
+
+async def test_nothing_more_is_handed_out_while_the_group_hears_nothing(
+    url: str, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library has read ahead, and others may have all of that by now."""
+    monkeypatch.setattr(commits, "LATE", 0.0)
+    queue = Queue(name("orders"), partitions=1)
     async with opened(url) as driver:
-        subscription = await subscribed(driver, queue, events)
-        await driver.send(queue, [out(n) for n in range(5)])
-        await subscription.settle(await take(subscription, 5), Outcome.ACK)
+        subscription = await subscribed(driver, queue, prefetch=10)
+        await driver.send(queue, [out(n) for n in range(100)])
+        held, heard = await take(subscription, 10), asyncio.Event()
+        coordinator = subscription.member._consumer._coordinator
+        old = coordinator._do_commit_offsets
+
+        async def commit(assignment: Any, offsets: Any) -> None:
+            await heard.wait()
+            await old(assignment, offsets)
+
+        monkeypatch.setattr(coordinator, "_do_commit_offsets", commit)
+        await subscription.settle(held, Outcome.ACK)
+        taken = 10
+        while batch := await subscription.receive(10, 1.0):
+            taken += len(batch)
+            await subscription.settle(batch, Outcome.ACK)
+        assert taken <= 20
+        heard.set()
+        await subscription.settle(await take(subscription, 10), Outcome.ACK)
+        await subscription.close()
+
+
+async def test_a_topic_that_is_deleted_under_its_consumers_is_made_anew(url: str, name: Callable[[str], str]) -> None:
+    """One of them makes it, and the other has to know that it is not the one that it has read."""
+    queue, events = Queue(name("orders"), partitions=2), [Events(), Events()]
+    async with opened(url) as driver, opened(url) as other:
+        subscriptions = [
+            await subscribed(one, queue, each) for one, each in zip((driver, other), events, strict=True)
+        ]  # fmt: skip
+        await until(lambda: all(len(one.partitions) == 1 for one in subscriptions), "they share")
+        for number in range(10):
+            await driver.send(queue, [out(number)])
+        for subscription in subscriptions:
+            await subscription.settle(await take(subscription, 5), Outcome.ACK)
         admin = AIOKafkaAdminClient(bootstrap_servers=driver._endpoint.servers)
         await admin.start()
         await admin.delete_topics([queue.name])
         await admin.close()
-        await until(lambda: bool(events.of(Reconnected)), "it is back")
-        assert [type(event) for event in events] == [Disconnected, Recreated, Reconnected]
+        await until(lambda: all(each.of(Reconnected) for each in events), "it is back")
+        for each in events:
+            told = [type(event) for event in each if not isinstance(event, Revoking)]
+            assert told == [Disconnected, Recreated, Reconnected]
 
-        async def sent() -> bool:
+        async def sent(number: int) -> bool:
             with suppress(BatchError):
-                await driver.send(queue, [out("new")])
+                await driver.send(queue, [out(f"new {number}")])
                 return True
             return False
 
-        await until(sent, "it can be sent to")
-        assert [delivery.message_id for delivery in await take(subscription, 1)] == ["new"]
-        await subscription.close()
+        for number in range(20):
+            await until(lambda: sent(number), "it can be sent to")  # noqa: B023
+        got = set[str]()
+        async with asyncio.timeout(20):
+            while len(got) < 20:
+                for subscription in subscriptions:
+                    batch = await subscription.receive(20, 0.2)
+                    got |= {delivery.message_id for delivery in batch}
+                    await subscription.settle(batch, Outcome.ACK)
+        assert got == {f"new {number}" for number in range(20)}
+        for subscription in subscriptions:
+            await subscription.close()
 
 
 async def test_a_new_topic_of_a_pattern_is_read_from_its_first_message(url: str, name: Callable[[str], str]) -> None:
