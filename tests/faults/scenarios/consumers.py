@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.faults.books import Books
+from tests.faults.processes import Worker
 from tests.faults.run import CONSUMERS, IN_FLIGHT, SHARE, Run
 from tests.faults.sqlite_store import made
 
@@ -86,16 +87,18 @@ def enough(run: Run) -> list[str]:
 
 async def kill_one(run: Run) -> None:
     """Kill one of the consumers in the middle of its handlers, and put another in its place."""
-    victim = run.chances.choice([worker for worker in run.consumers if not worker.killed])
 
-    def in_hand() -> set[str]:
-        return Books(run.reading.entries).running(victim.pid, time.monotonic())
+    def at_work() -> list[Worker]:
+        # Where each reads partitions of its own, one may have done all that there was for it.
+        books, now = Books(run.reading.entries), time.monotonic()
+        return [worker for worker in run.consumers if not worker.killed and books.running(worker.pid, now)]
 
-    await run.until(lambda: bool(in_hand()), "the next victim is at work")
+    await run.until(lambda: bool(at_work()), "a victim is at work")
+    victim = run.chances.choice(at_work())
     await victim.kill()
     died = time.monotonic()
     run.reading.catch_up()
-    orphans = in_hand()
+    orphans = Books(run.reading.entries).running(victim.pid, died)
 
     # What was redelivered before may by now be a suspect, and has to wait.
     runs = Counter(entry.id for entry in run.of_kind("begun"))
