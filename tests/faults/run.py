@@ -12,6 +12,7 @@ from types import TracebackType
 
 import pytest
 
+from tests.brokers.cluster import Cluster
 from tests.faults import load
 from tests.faults.books import Books
 from tests.faults.consuming import Consuming
@@ -201,6 +202,17 @@ class Run:
         """Politely; returns once it serves."""
         return await self._strike(self.broker.restart)
 
+    async def kill_node(self, number: int) -> Fault:
+        """kill -9 of one node of a cluster, which stays away until `start_nodes`: the others have to do."""
+        assert isinstance(self.broker, Cluster)
+        struck = time.monotonic()
+        await asyncio.to_thread(self.broker.kill, number)
+        return Fault(struck, struck)
+
+    async def start_nodes(self) -> None:
+        """Returns once they serve."""
+        await asyncio.to_thread(self.broker.start)
+
     async def _strike(self, *steps: Callable[[], None]) -> Fault:
         struck = time.monotonic()
         for step in steps:
@@ -219,6 +231,20 @@ class Run:
         took = max((after(kind) or 0.0) - fault.removed for kind in kinds)
         self.recoveries.append(took)
         return took
+
+    def uncommitted(self, books: Books, *faults: Fault) -> int:
+        """How many handled messages the broker may not have heard of when a fault struck, or shortly after.
+
+        Who hears nothing for longer begins nothing more: it is at most what was handled in so many seconds.
+        """
+        seconds = self.bounds.uncommitted
+        times = [entry.at for entry in books.of("ended")]
+
+        def most(struck: float) -> int:
+            begins = [at for at in times if struck - seconds < at <= struck]
+            return max((sum(begin <= at < begin + seconds for at in times) for begin in begins), default=0)
+
+        return sum(most(fault.struck) for fault in faults)
 
     # --- the reckoning --------------------------------------------------------------------------------
 

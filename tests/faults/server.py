@@ -32,7 +32,8 @@ class Bounds:
     process to the first of its messages at another one. told: from a look at the undeliverable to the next.
     silence: after how long a consumer that says nothing loses what it holds; None: it keeps it.
     in_transit: how many messages the delays may repeat when the broker is killed. keeps_acks: whether what was acked
-    stays so then; else all that was handled by then may come again.
+    stays so then; else all that was handled by then may come again. uncommitted: what is acked in so many seconds
+    may be known to the consumer alone, and comes again if the fault hits just then.
     """
 
     settle: float = 0.0
@@ -43,6 +44,7 @@ class Bounds:
     in_transit: int = 0
     silence: float | None = None
     keeps_acks: bool = True
+    uncommitted: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

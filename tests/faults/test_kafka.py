@@ -1,19 +1,29 @@
-"""Faults on Kafka, a single node: those that the adapter has been proved to stand so far.
-
-The others of `EVERYWHERE`, and those on a cluster of three nodes, are to follow.
-"""
+"""Every fault on Kafka, a single node; and on a cluster of three what only nodes can suffer."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.faults.kafka import KAFKA
+from tests.faults.kafka import KAFKA, KAFKA_CLUSTER
 from tests.faults.run import Run
-from tests.faults.scenarios import broker, consumers, network
-from tests.faults.scenarios.everywhere import Scenario, named
+from tests.faults.scenarios import nodes
+from tests.faults.scenarios.everywhere import EVERYWHERE, Scenario, named
+
+NODES: list[Scenario] = [
+    nodes.leaders_moved,
+    nodes.killed_mid_publish,
+    nodes.killed_mid_consume,
+    nodes.coordinator_killed,
+]
 
 
-@pytest.mark.parametrize("scenario", [consumers.scaled, network.dropped_replies, broker.killed_mid_publish], ids=named)
+@pytest.mark.parametrize("scenario", EVERYWHERE, ids=named)
 @pytest.mark.parametrize("server", [KAFKA], ids=lambda server: server.name)
 async def test_fault(scenario: Scenario, run: Run) -> None:
+    await scenario(run)
+
+
+@pytest.mark.parametrize("scenario", NODES, ids=named)
+@pytest.mark.parametrize("server", [KAFKA_CLUSTER], ids=lambda server: server.name)
+async def test_fault_of_a_node(scenario: Scenario, run: Run) -> None:
     await scenario(run)

@@ -38,7 +38,7 @@ async def killed_mid_consume(run: Run) -> None:
         await run.recovered(fault, "ended")
         books = await run.finished()
         again = set() if run.bounds.keeps_acks else {e.id for e in books.of("ended") if e.at < fault.removed}
-        run.judge(books, duplicates=IN_FLIGHT + len(again))
+        run.judge(books, duplicates=IN_FLIGHT + len(again) + run.uncommitted(books, fault))
 
 
 async def killed_with_effects(run: Run) -> None:
@@ -63,9 +63,11 @@ async def restarted(run: Run) -> None:
         await run.ground.rested()
         await run.consume(work=run.work(12 * rounds))
         await run.publish(pace=12 * rounds)
+        faults = []
         for _ in range(rounds):
             await run.until_further("confirmed", "ended")
-            fault = await run.restart_broker()
-            await run.recovered(fault, "confirmed", "ended")
+            faults.append(await run.restart_broker())
+            await run.recovered(faults[-1], "confirmed", "ended")
         books = await run.finished()
-        run.judge(books, duplicates=rounds * IN_FLIGHT + len(books.unknown))
+        allowed = rounds * IN_FLIGHT + len(books.unknown) + run.uncommitted(books, *faults)
+        run.judge(books, duplicates=allowed)

@@ -25,7 +25,8 @@ async def black_hole(run: Run) -> None:
         await asyncio.sleep(HOLE)  # the fault itself
         removed = time.monotonic()
         proxy.heal()
-        await run.recovered(Fault(struck, removed), "confirmed", "ended")
+        hole = Fault(struck, removed)
+        await run.recovered(hole, "confirmed", "ended")
         books = await run.finished()
         attempts = [e for e in books.attempts_within(struck, removed) if e.began > struck or e.kind == "unknown"]
         wrong = [f"confirmed in a black hole: {e.id}" for e in attempts if e.kind == "confirmed" and e.at < removed]
@@ -33,7 +34,7 @@ async def black_hole(run: Run) -> None:
         wrong += [f"an attempt to send ended after {seconds:.1f} s" for seconds in slow]
         if not [e for e in books.unknown if struck < e.at < removed]:
             wrong.append("no publisher was told that the outcome is unknown while nothing came through")
-        run.judge(books, duplicates=IN_FLIGHT + PUBLISHERS, also=wrong)
+        run.judge(books, duplicates=IN_FLIGHT + PUBLISHERS + run.uncommitted(books, hole), also=wrong)
 
 
 async def dropped_replies(run: Run) -> None:
