@@ -28,7 +28,7 @@ class KafkaHarness(Harness):
     def __init__(self) -> None:
         super().__init__()
         self.broker: Broker = broker("kafka")
-        self.url = f"{self.broker.url}?session=3&revoke=3&metadata_age=0.5&partitions=2"
+        self.url = f"{self.broker.url}?session=5&revoke=3&metadata_age=0.5&partitions=2"
         self.version = self.broker.version
 
     async def vanish(self, driver: Driver) -> None:

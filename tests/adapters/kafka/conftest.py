@@ -47,7 +47,7 @@ def servers(server: Broker) -> str:
 
 @pytest.fixture
 def url(server: Broker) -> str:
-    return f"{server.url}?session=3&revoke=3&metadata_age=0.5&partitions=2"
+    return f"{server.url}?session=5&revoke=3&metadata_age=0.5&partitions=2"
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ async def test_a_consumer_that_hangs_is_replaced(
     url: str, name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue, events = Queue(name("orders"), partitions=1), Events()
-    async with opened(url.replace("session=2", "session=1")) as driver:
+    async with opened(url.replace("session=5", "session=2")) as driver:
         subscription = await subscribed(driver, queue, events)
         deaf, old = subscription.member, Member.poll
 
