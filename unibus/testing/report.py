@@ -23,7 +23,7 @@ class Report:
         harness = self._harnesses.setdefault(
             facts["harness"], {**{name: facts[name] for name in ("scheme", "version", "capabilities")}, "cases": {}}
         )
-        case = report.nodeid.rpartition("::")[2]
+        case = report.location[2].partition(".")[2]  # the id of the node may have the name of a worker's group added
         if report.skipped:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             harness["cases"][case] = {"outcome": "skipped", "reason": reason.removeprefix("Skipped: ")}
