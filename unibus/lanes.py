@@ -12,7 +12,7 @@ from unibus.message import Message, current_message
 if TYPE_CHECKING:
     from unibus.consumer import Consumer
 
-LONGEST_TURN = 0.001
+LONGEST_TURN = 0.0002
 """Seconds after which a lane whose handlers never suspend lets others run, so that a broker settles and reads
 while the next messages are handled. The loop's own time: it is about this loop's turn, not
 about the clock that tests move."""
