@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 
@@ -22,11 +23,13 @@ async def killed_mid_handler(run: Run) -> None:
     async with run.of(f"consumer kill -9 x{KILLS}"):
         await run.publish()
         await run.until_share("confirmed")
-        await run.consume(work=run.work(long_enough(run)))
+        work = run.work(long_enough(run))
+        await run.consume(work=work)
         for _ in range(KILLS):
             await kill_one(run)
         books = await run.finished()
-        run.judge(books, duplicates=KILLS * SHARE, recovery=run.bounds.redelivery, also=enough(run))
+        repeated = KILLS * (SHARE + untold(run, work))
+        run.judge(books, duplicates=repeated, recovery=run.bounds.redelivery, also=enough(run))
 
 
 async def killed_with_effects(run: Run) -> None:
@@ -35,13 +38,15 @@ async def killed_with_effects(run: Run) -> None:
         store = await made(run.folder)
         await run.publish()
         await run.until_share("confirmed")
-        await run.consume(work=run.work(long_enough(run)), store=store)
+        work = run.work(long_enough(run))
+        await run.consume(work=work, store=store)
         for _ in range(KILLS):
             await kill_one(run)
         # A message that waits for the claim of a dead process is redelivered, but begun only later.
         books = await run.finished()
         extra = KILLS * SHARE
-        run.judge(books, duplicates=extra, extra_effects=extra, recovery=long_enough(run), also=enough(run))
+        repeated = extra + KILLS * untold(run, work)
+        run.judge(books, duplicates=repeated, extra_effects=extra, recovery=long_enough(run), also=enough(run))
 
 
 async def scaled(run: Run) -> None:
@@ -78,6 +83,11 @@ async def slow(run: Run) -> None:
 def long_enough(run: Run) -> float:
     """Seconds in which all victims are still at work: each death is noticed only by its silence."""
     return LASTS + KILLS * (run.bounds.silence or 0.0)
+
+
+def untold(run: Run, work: float) -> int:
+    """How many a consumer may have ended so shortly before its death that the broker has not heard of them."""
+    return math.ceil(SHARE * run.bounds.uncommitted / work)
 
 
 def enough(run: Run) -> list[str]:
