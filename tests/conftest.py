@@ -10,7 +10,9 @@ import pytest
 ADAPTERS = Path(__file__).parent / "adapters"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
 
