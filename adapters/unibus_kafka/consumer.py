@@ -11,13 +11,12 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import errors as foreign
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from unibus_kafka.cluster import BACKOFF
 from unibus_kafka.endpoint import Endpoint
 
 _NOTHING = TopicPartition("unibus.none", 0)
 FETCH_WAIT = 0.2
 """Seconds that a broker may wait for the first record."""
-BACKOFF = 0.05
-"""Seconds between two attempts."""
 PARTITION_BYTES = 1024 * 1024
 """Read ahead of one partition, at most, but for a record that is larger."""
 

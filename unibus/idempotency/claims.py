@@ -48,7 +48,7 @@ class Claims:
         self._timer: Timer | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._claims: Coalescer[Local, Claim | Busy] = Coalescer(self._claim, calls=2, late=self._answered_late)
-        self._completions: Completions[Local] = Completions(self._complete, clock, lambda: self._closed)
+        self._completions: Completions[Local] = Completions(self._complete, clock)
         self._releases: Coalescer[Local, bool] = Coalescer(self._release)
 
     def claim(self, key: str) -> asyncio.Future[Claim | Busy]:
@@ -81,8 +81,7 @@ class Claims:
                 local.fence = answer.fence
             else:
                 self._free(local)
-        if self._timer is None:
-            self._keep_renewing()
+        self._keep_renewing()
         return answers
 
     def _answered_late(self, local: Local, claim: Claim | Busy | None) -> None:

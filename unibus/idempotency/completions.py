@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from unibus.cancellation import asked_to_end
 from unibus.driver import Clock
 
 logger = logging.getLogger("unibus.idempotency")
@@ -23,19 +24,16 @@ class Completions(Generic[I]):
     """Nobody waits here but by the future of a call. However often it fails, it is tried again while the bus runs:
     without it the message must not be acked.
 
-    complete: one call of the store. closed: whether the bus has ended.
+    complete: one call of the store.
     """
 
-    def __init__(
-        self, complete: Callable[[list[I]], Awaitable[None]], clock: Clock, closed: Callable[[], bool]
-    ) -> None:
+    def __init__(self, complete: Callable[[list[I]], Awaitable[None]], clock: Clock) -> None:
         self._call = complete
         self._clock = clock
-        self._closed = closed
         self._items: list[I] = []
         self._done: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._resting = False
+        self._resting = self._ending = False
 
     def add(self, item: I) -> asyncio.Future[None]:
         """The future of the call that it will be in; cancelled if it was given up."""
@@ -49,6 +47,7 @@ class Completions(Generic[I]):
 
     async def end(self) -> None:
         """Let the calls under way be answered. What the store cannot take now is given up."""
+        self._ending = True
         if self._task is not None and not self._resting:
             await asyncio.wait([self._task])
         if self._task is not None:
@@ -82,9 +81,11 @@ class Completions(Generic[I]):
             try:
                 await self._call(items)
                 return
-            except Exception as error:
-                logger.warning("%d idempotency keys cannot be completed, again in %.0f s: %s", len(items), wait, error)
-            if self._closed():
+            except (Exception, asyncio.CancelledError) as error:
+                if asked_to_end():
+                    raise
+                logger.warning("%d idempotency keys cannot be completed, again in %.0f s: %r", len(items), wait, error)
+            if self._ending:
                 raise asyncio.CancelledError
             self._resting = True
             await self._clock.sleep(wait)

@@ -242,6 +242,31 @@ async def test_a_complete_that_fails_is_repeated_without_ack_or_second_run() -> 
     assert runs == [1]
 
 
+async def test_a_complete_that_a_client_library_cuts_off_is_repeated() -> None:
+    store = Flaky(MovableClock())
+    complete, cut_off = store.complete, 1
+
+    async def slipping(items: Sequence[Held], ttl: float) -> Sequence[bool]:
+        nonlocal cut_off
+        if cut_off:
+            cut_off -= 1
+            raise asyncio.CancelledError  # nobody asked for it
+        return await complete(items, ttl)
+
+    store.complete = slipping  # type: ignore[method-assign]
+    bus = Bus("memory://", idempotency_store=store)
+
+    @bus.consumer("orders")
+    @idempotent()
+    async def handle(order: Order) -> None: ...
+
+    async with app(bus) as t:
+        await t.send("orders", Order(id=1))
+        await t.clock.advance(1)
+        assert (await bus.depth("orders")).in_flight == 0
+    assert len(store._done) == 1
+
+
 async def test_no_lane_waits_for_a_key_to_be_stored_as_done_and_nothing_is_acked_before() -> None:
     store = Flaky(MovableClock())
     store.fail_completions = 1
