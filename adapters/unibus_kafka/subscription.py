@@ -244,7 +244,7 @@ class KafkaSubscription:
             await self._clock.sleep(POLL / 4)
             return
         assignment = self._assignments
-        found = await self._turns.poll(self.member, readable, POLL, wanted)
+        found = await self._turns.poll(self.member.poll, readable, POLL, wanted)
         if assignment == self._assignments and self._stable.is_set():
             await self._accept(found)
         else:

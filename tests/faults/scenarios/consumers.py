@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 
@@ -23,12 +22,11 @@ async def killed_mid_handler(run: Run) -> None:
     async with run.of(f"consumer kill -9 x{KILLS}"):
         await run.publish()
         await run.until_share("confirmed")
-        work = run.work(long_enough(run))
-        await run.consume(work=work)
+        await run.consume(work=run.work(long_enough(run)))
         for _ in range(KILLS):
             await kill_one(run)
         books = await run.finished()
-        repeated = KILLS * (SHARE + untold(run, work))
+        repeated = KILLS * SHARE + untold(run)
         run.judge(books, duplicates=repeated, recovery=run.bounds.redelivery, also=enough(run))
 
 
@@ -38,14 +36,13 @@ async def killed_with_effects(run: Run) -> None:
         store = await made(run.folder)
         await run.publish()
         await run.until_share("confirmed")
-        work = run.work(long_enough(run))
-        await run.consume(work=work, store=store)
+        await run.consume(work=run.work(long_enough(run)), store=store)
         for _ in range(KILLS):
             await kill_one(run)
         # A message that waits for the claim of a dead process is redelivered, but begun only later.
         books = await run.finished()
         extra = KILLS * SHARE
-        repeated = extra + KILLS * untold(run, work)
+        repeated = extra + untold(run)
         run.judge(books, duplicates=repeated, extra_effects=extra, recovery=long_enough(run), also=enough(run))
 
 
@@ -85,9 +82,10 @@ def long_enough(run: Run) -> float:
     return LASTS + KILLS * (run.bounds.silence or 0.0)
 
 
-def untold(run: Run, work: float) -> int:
-    """How many a consumer may have ended so shortly before its death that the broker has not heard of them."""
-    return math.ceil(SHARE * run.bounds.uncommitted / work)
+def untold(run: Run) -> int:
+    """What the first victim may have ended so shortly before that the broker had not heard of it. After a death the
+    others tell each end at once: the next may be theirs."""
+    return SHARE if run.bounds.uncommitted else 0
 
 
 def enough(run: Run) -> list[str]:
