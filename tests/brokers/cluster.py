@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import cycle
 
 from tests.brokers.catalogue import CATALOGUE, KAFKA_NODES, kafka_cluster
-from tests.brokers.container import Contained, free_ports, shares_network
+from tests.brokers.container import Contained, shares_network
 from tests.brokers.errors import BrokerUnavailable
 from tests.brokers.lease import lease
+from tests.brokers.ports import reserve
 
 
 class Cluster:
@@ -31,7 +32,7 @@ class Cluster:
             raise BrokerUnavailable(
                 f"{name}: its nodes reach each other only where containers share this machine's network"
             )
-        first = free_ports(KAFKA_NODES * CATALOGUE["kafka"].ports)
+        first = reserve(KAFKA_NODES * CATALOGUE["kafka"].ports)
         ports = {number: first + (number - 1) * CATALOGUE["kafka"].ports for number in range(1, KAFKA_NODES + 1)}
         specs = kafka_cluster(ports)
         return cls(name, [Contained.run(name, spec, ports[number]) for number, spec in enumerate(specs, 1)])
@@ -74,3 +75,7 @@ class Cluster:
     def wait_ready(self, timeout: float = 90) -> None:
         for node in self.nodes:
             node.wait_ready(timeout)
+
+    def look(self) -> None:
+        for node in self.nodes:
+            node.look()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import socket
 import time
-from contextlib import closing
 from functools import cached_property
 from typing import Any
 
@@ -14,15 +11,11 @@ from requests import RequestException
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
-from tests.brokers import images
+from tests.brokers import images, ports
 from tests.brokers.catalogue import Place, Spec
 from tests.brokers.errors import BrokerUnavailable
 from tests.brokers.lease import Lease, lease
 from tests.brokers.probes import probe
-
-# Below the range of which systems give ports to connections that go out: else a client that connects while the
-# broker is down may be given the broker's own port, and so connect with itself.
-PORTS = range(20000, 30000)
 
 
 class Contained:
@@ -43,7 +36,7 @@ class Contained:
         """port: the first of its own, free ones by default."""
         held = lease()
         image = images.image(spec, held)
-        port = port or free_ports(spec.ports)
+        port = port or ports.reserve(spec.ports)
         try:
             container = _configured(image, spec, port, held).start()
         except (APIError, RequestException) as error:
@@ -96,10 +89,15 @@ class Contained:
                 raise BrokerUnavailable(f"{self.name} does not serve after {timeout:.0f} s:\n{self.logs()[-2000:]}")
             if time.monotonic() - looked_at > 1:
                 looked_at = time.monotonic()
-                self._container.reload()
-                if self._container.status != "running":
-                    raise BrokerUnavailable(f"{self.name} is {self._container.status}:\n{self.logs()[-2000:]}")
+                self.look()
             time.sleep(0.02)
+
+    def look(self) -> None:
+        self._container.reload()
+        state = self._container.attrs["State"]
+        if state["Status"] not in ("running", "paused"):
+            why = "out of memory" if state["OOMKilled"] else f"exit code {state['ExitCode']}"
+            raise BrokerUnavailable(f"{self.name} has ended ({why}):\n{self.logs()[-4000:]}")
 
 
 def _configured(image: str, spec: Spec, port: int, held: Lease) -> DockerContainer:
@@ -125,22 +123,3 @@ def shares_network(held: Lease) -> bool:
     """Whether 127.0.0.1 in a container can be that of this machine: not in a virtual machine, nor rootless."""
     info = held.docker.info()
     return "Docker Desktop" not in info["OperatingSystem"] and "name=rootless" not in info.get("SecurityOptions", ())
-
-
-def free_ports(count: int) -> int:
-    """The first of `count` ports in a row, which stay the broker's when it is stopped."""
-    for _ in range(100):
-        first = random.choice(PORTS[:-count])
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-    raise BrokerUnavailable(f"no {count} ports in a row are free between {PORTS[0]} and {PORTS[-1]}")
-
-
-def _is_free(port: int) -> bool:
-    with closing(socket.socket()) as probing:
-        probing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probing.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -65,6 +65,9 @@ class Broker(Protocol):
     def wait_ready(self, timeout: float = 90) -> None:
         """Return as soon as it serves."""
 
+    def look(self) -> None:
+        """Raise BrokerUnavailable, with what it said last, if it has ended."""
+
 
 def skip_without_brokers() -> None:
     """For a test that starts a server in a way of its own."""
@@ -82,6 +85,7 @@ def broker(name: str) -> Broker:
         outcome = _started(name)
     if isinstance(outcome, BrokerUnavailable):
         raise outcome.with_traceback(None)
+    outcome.look()
     return outcome
 
 
@@ -133,6 +137,9 @@ class External:
                 raise BrokerUnavailable(f"{variable(self.name)} names a server that does not answer as {self.name}")
             time.sleep(0.05)
         self.version = version
+
+    def look(self) -> None:
+        pass
 
     def admin(self, *command: str) -> str:
         raise self._not_ours()

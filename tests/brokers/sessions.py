@@ -8,9 +8,8 @@ from __future__ import annotations
 import fcntl
 import uuid
 from pathlib import Path
-from typing import IO
 
-from tests.brokers.places import SESSIONS
+from tests.brokers.places import SESSIONS, try_lock
 
 
 class Session:
@@ -37,15 +36,7 @@ def alive() -> set[str]:
 
 def _is_alive(path: Path) -> bool:
     with path.open() as file:
-        if not _lock(file):
+        if not try_lock(file):
             return True
         path.unlink(missing_ok=True)
         return False
-
-
-def _lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import Broker, BrokerUnavailable, NotOurs, broker
+from tests.brokers import Broker, BrokerUnavailable, NotOurs, broker, ports
 from tests.brokers.catalogue import CATALOGUE
 from tests.brokers.container import Contained
+from tests.brokers.places import ROOT
 from tests.brokers.probes import amqp, kafka, moto, probe, redis
 from tests.brokers.servers import SKIP, External, variable
 
@@ -85,8 +87,10 @@ def test_an_end_while_waiting() -> None:
         pytest.skip("a server of somebody else")
     server.kill()
     try:
-        with pytest.raises(BrokerUnavailable, match="redis is exited"):
+        with pytest.raises(BrokerUnavailable, match=r"redis has ended \(exit code 137\)"):
             server.wait_ready()
+        with pytest.raises(BrokerUnavailable, match="redis has ended"):
+            broker("redis")
     finally:
         server.start()
 
@@ -140,3 +144,13 @@ def test_skipping_is_not_for_ci(monkeypatch: pytest.MonkeyPatch) -> None:
         broker("redis")
     monkeypatch.setenv("CI", "true")
     assert broker("redis").name == "redis"
+
+
+def test_ports_are_of_one_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "FIRSTS", (first := ports.reserve(6),))
+    asked = "from tests.brokers import ports; ports.FIRSTS = ({},); ports.reserve(6)"
+    with pytest.raises(BrokerUnavailable, match="no 6 ports"):
+        ports.reserve(6)
+    command = [sys.executable, "-c", asked.format(first)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "BrokerUnavailable: no 6 ports" in done.stderr

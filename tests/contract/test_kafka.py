@@ -57,4 +57,3 @@ def _litter() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 class TestKafka(contract.Suite):
     harness_type = KafkaHarness
-    workers = 2
