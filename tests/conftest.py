@@ -15,7 +15,7 @@ SPLIT: Final = {"tests/contract/test_kafka.py::TestKafka": 2}
 """Classes whose cases take so long that several workers share them."""
 
 
-@pytest.hookimpl
+@pytest.hookimpl(optionalhook=True)  # it is not known without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
     return Shares(config, log) if config.getvalue("dist") == "loadscope" else None
 
