@@ -42,8 +42,10 @@ KILLS = [signal.SIGTERM, signal.SIGKILL]
 
 @contextmanager
 def program(source: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    # Whoever runs this in the background of a shell has SIGINT ignored, and so would its children.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     process = subprocess.Popen(
-        [sys.executable, "-c", source],
+        [sys.executable, "-c", heeding + source],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
