@@ -12,6 +12,7 @@ from unibus.message import Message
 if TYPE_CHECKING:
     from unibus.driver import Clock
     from unibus.idempotency.claims import Claims
+    from unibus.idempotency.store import IdempotencyStore
     from unibus.stats import ConsumerStats
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,14 +29,17 @@ _ATTRIBUTE = "__unibus_options__"
 class Surroundings:
     """What a middleware may use, per consumer: built once at start.
 
-    scope: the name of the consumer's source, under which its idempotency keys are kept.
+    scope: the name of the consumer's source, under which its idempotency keys are kept. transactional: whether the
+    handler takes what its idempotency store provides.
     """
 
     scope: str
     clock: Clock
     stats: ConsumerStats
     ordered: bool
+    transactional: bool
     open_claims: Callable[[Any, float, float], Claims]
+    open_store: Callable[[Any], IdempotencyStore]
 
 
 @runtime_checkable

@@ -12,8 +12,10 @@ from unibus.codec import decoder
 from unibus.driver import Clock, Topic
 from unibus.errors import ConfigurationError
 from unibus.idempotency.claims import Claims
+from unibus.idempotency.store import IdempotencyStore
 from unibus.invocation import batch_invoker, invoker
 from unibus.middleware.idempotent import IdempotentOption
+from unibus.middleware.inbox import CommitOption
 from unibus.middleware.retry import DEFAULT_RETRY, RetryOption
 from unibus.middleware.timeout import TimeoutOption
 from unibus.middleware.use import UseOption
@@ -73,10 +75,19 @@ def plan(
     settings: config.Settings,
     bus_type: type,
     resources: Mapping[Any, object],
+    provided: Callable[[IdempotentOption], Any],
 ) -> Plan:
-    """Raises ConfigurationError with the handler's file and line."""
+    """Raises ConfigurationError with the handler's file and line.
+
+    provided: the type that the store of an option provides to handlers, or None.
+    """
     with errors_at(registration.function):
-        signature = read_signature(registration.function, bus_type, resources)
+        idempotency = _idempotency(registration.function)
+        signature = read_signature(
+            registration.function, bus_type, resources, lambda: None if idempotency is None else provided(idempotency)
+        )
+        if idempotency is not None and signature.transactional:
+            idempotency.refuse_in_transaction(signature.asynchronous)
         override = settings.consumer(registration.name)
         source = registration.source
         if isinstance(source, Queue):
@@ -142,13 +153,17 @@ def fold(
     executor: Executor,
     clock: Clock,
     open_claims: Callable[[Any, float, float], Claims],
+    open_store: Callable[[Any], IdempotencyStore],
     middleware: Sequence[Callable[[Any], Any]],
 ) -> Folded:
     """The handler with its middlewares around it, innermost first."""
     stats = ConsumerStats()
-    around = Surroundings(plan.source.name, clock, stats, plan.ordered, open_claims)
+    transactional = plan.signature.transactional
+    around = Surroundings(plan.source.name, clock, stats, plan.ordered, transactional, open_claims, open_store)
     registration = Registration(plan.function, plan.source, False, None, None, 1, 0.0, plan.guarantee)
     options = _options(registration, settings.consumer(plan.name))
+    if transactional:
+        options = sorted([*options, CommitOption()], key=lambda option: option.rank)
     first_own = next((place for place, option in enumerate(options) if option.kind == "use"), len(options))
     options[first_own:first_own] = [UseOption(wrap) for wrap in middleware]
     with errors_at(plan.function):
@@ -166,10 +181,15 @@ def fold(
 def refuse_memory_store_among_workers(function: Callable[..., Any], default_store: object) -> None:
     """A store in the process knows nothing of the other workers."""
     workers = os.environ.get(WORKERS_VARIABLE, "1")
-    for option in options_of(function).middlewares:
-        if isinstance(option, IdempotentOption) and workers != "1" and (option.store or default_store) == "memory":
-            with errors_at(function):
-                raise ConfigurationError(
-                    f'@idempotent(store="memory") with {workers} workers: each would handle every key once; '
-                    "use a shared store"
-                )
+    option = _idempotency(function)
+    if option is not None and workers != "1" and (option.store or default_store) == "memory":
+        with errors_at(function):
+            raise ConfigurationError(
+                f'@idempotent(store="memory") with {workers} workers: each would handle every key once; '
+                "use a shared store"
+            )
+
+
+def _idempotency(function: Callable[..., Any]) -> IdempotentOption | None:
+    options = options_of(function).middlewares
+    return next((option for option in options if isinstance(option, IdempotentOption)), None)

@@ -32,6 +32,8 @@ from unibus.firstuse import FirstUse
 from unibus.idempotency.claims import Claims
 from unibus.idempotency.memory import MemoryStore
 from unibus.idempotency.store import IdempotencyStore
+from unibus.idempotency.transaction import TransactionalStore
+from unibus.middleware.idempotent import IdempotentOption
 from unibus.plan import Plan
 from unibus.router import Registration
 from unibus.sender import Sender
@@ -102,7 +104,9 @@ class Session:
             logger.warning("the configuration names consumers that this bus has not: %s", ", ".join(sorted(unknown)))
         for registration in registrations:
             planning.refuse_memory_store_among_workers(registration.function, self._default_store)
-            plans.append(planning.plan(registration, self.addresses, self.settings, type(self._bus), resources))
+            plans.append(
+                planning.plan(registration, self.addresses, self.settings, type(self._bus), resources, self._provided)
+            )
         return plans
 
     def requirements(self) -> list[negotiation.Requirement]:
@@ -222,6 +226,7 @@ class Session:
                 executor=self._executor,
                 clock=self.clock,
                 open_claims=self._open_claims,
+                open_store=self._open_store,
                 middleware=self._bus.batch_middleware if plan.signature.batch else self._bus.middleware,
             )
             self.consumers.append(Consumer(plan, folded, self))
@@ -231,7 +236,20 @@ class Session:
             await consumer.start()
 
     def _open_claims(self, store: str | IdempotencyStore | None, lease: float, ttl: float) -> Claims:
-        """The claims of one handler on its store; handlers that name one store share it."""
+        """The claims of one handler on its store."""
+        chosen = self._open_store(store)
+        owner = f"{socket.gethostname()}:{os.getpid()}:{self.envelopes.stamps.next_id()}"
+        claims = Claims(chosen, self.clock, owner, lease, ttl)
+        self._claims.append(claims)
+        return claims
+
+    def _open_store(self, store: str | IdempotencyStore | None) -> IdempotencyStore:
+        """Opened before the consumers start; handlers that name one store share it."""
+        chosen = self._store(store)
+        self._stores[id(chosen)] = chosen
+        return chosen
+
+    def _store(self, store: str | IdempotencyStore | None) -> IdempotencyStore:
         chosen = store if store is not None else self._default_store
         if chosen is None:
             raise ConfigurationError(
@@ -242,11 +260,12 @@ class Session:
                 made = MemoryStore(self.clock) if chosen == "memory" else registry.store(Url(chosen), self.clock)
                 self._named_stores[chosen] = made
             chosen = self._named_stores[chosen]
-        self._stores[id(chosen)] = chosen
-        owner = f"{socket.gethostname()}:{os.getpid()}:{self.envelopes.stamps.next_id()}"
-        claims = Claims(chosen, self.clock, owner, lease, ttl)
-        self._claims.append(claims)
-        return claims
+        return chosen
+
+    def _provided(self, option: IdempotentOption) -> type | None:
+        """What its store provides to handlers. Nothing is opened for that."""
+        store = self._store(option.store)
+        return store.provides if isinstance(store, TransactionalStore) else None
 
     async def stop_consumers(self, until: asyncio.Future[None]) -> bool:
         """Drain all at once; returns whether every handler ended by itself."""
