@@ -94,6 +94,17 @@ def _redis_command(place: Place) -> list[str]:
     return ["redis-server", *options.split(" ")]
 
 
+def _postgresql_environment(place: Place) -> dict[str, str]:
+    # Not where the official image declares a volume, which would outlive its container.
+    return {"PGDATA": "/tmp/cluster", "POSTGRES_HOST_AUTH_METHOD": "trust"}
+
+
+def _postgresql_command(place: Place) -> list[str]:
+    # -F: no fsync. What it has written survives the death of its processes, which is all that tests do to it.
+    options = f"-h {place.bind} -p {place.port} -c unix_socket_directories=/tmp -c max_connections=200 -F"
+    return ["postgres", *options.split(" ")]
+
+
 def _kafka_environment(place: Place) -> dict[str, str]:
     return _kafka_node(place, 1, {1: place.port}) | _KAFKA_ALONE
 
@@ -179,6 +190,15 @@ CATALOGUE: Final[Mapping[str, Spec]] = {
         usual_port=9092,
         ports=6,
         version=KAFKA,
+    ),
+    "postgresql": Spec(
+        image="postgres:17",
+        local=Local("postgresql", "trixie"),
+        url="postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres",
+        probe=probes.postgresql,
+        environment=_postgresql_environment,
+        command=_postgresql_command,
+        usual_port=5432,
     ),
     "moto": Spec(
         image=f"motoserver/moto:{MOTO}",

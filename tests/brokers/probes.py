@@ -60,6 +60,24 @@ def kafka(url: SplitResult) -> str | None:
     return "" if brokers > 0 else None
 
 
+def postgresql(url: SplitResult) -> str | None:
+    """Of what it says to a client that logs in: its version, and that it is ready for a query."""
+    with _connected(url, 5432) as peer:
+        words = ["user", url.username or "postgres", "database", url.path.strip("/") or "postgres", ""]
+        start = struct.pack(">i", 196608) + "\0".join(words).encode() + b"\0"
+        peer.sendall(struct.pack(">i", len(start) + 4) + start)
+        version = ""
+        while True:
+            kind, size = struct.unpack(">ci", _exactly(peer, 5))
+            content = _exactly(peer, size - 4)
+            if kind == b"E":
+                return None
+            if kind == b"S" and content.startswith(b"server_version\0"):
+                version = content.split(b"\0")[1].decode()
+            if kind == b"Z":
+                return version
+
+
 def moto(url: SplitResult) -> str | None:
     with _connected(url, 5000) as peer:
         peer.sendall(b"GET /moto-api/data.json HTTP/1.0\r\n\r\n")

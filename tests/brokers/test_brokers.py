@@ -19,7 +19,15 @@ from tests.brokers.places import ROOT
 from tests.brokers.probes import amqp, kafka, moto, probe, redis
 from tests.brokers.servers import SKIP, External, variable
 
-VERSIONS = {"rabbitmq": "4.", "rabbitmq-3": "3.", "redis": "8.", "redis-7": "7.", "kafka": "4.", "moto": "5."}
+VERSIONS = {
+    "rabbitmq": "4.",
+    "rabbitmq-3": "3.",
+    "redis": "8.",
+    "redis-7": "7.",
+    "kafka": "4.",
+    "postgresql": "17.",
+    "moto": "5.",
+}
 # As the kernel prints them: 127.0.0.1, the same in IPv6, and [::1].
 LOOPBACKS = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
