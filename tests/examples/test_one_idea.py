@@ -12,6 +12,7 @@ ESSENTIAL = {
     "dead_letters": ["order 1 is a dead letter after 3 attempts: ", "order 1 shipped to Mill Lane 2"],
     "delayed": ["put the cake in\n", "turn the cake\n", "take the cake out\n"],
     "idempotency": ["charged: order=7 customer='Ada' amount=30", "retried 1, duplicates skipped 2"],
+    "inbox": ["balance 30; retried 1, duplicates skipped 2"],
     "injection": ["order 2 of Bob saved by unibus, 2 in all\ndatabase closed, after the last one"],
     "message_types": ["user.created.v1: welcome Ada", "user.renamed.v1: Ada is now Ada L."],
     "middleware": ["hello Ada\n", "Bob took 0 ms"],

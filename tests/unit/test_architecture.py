@@ -23,6 +23,10 @@ CLIENTS = {
     "aiobotocore",
     "botocore",
     "boto3",
+    "sqlalchemy",
+    "aiosqlite",
+    "asyncpg",
+    "psycopg",
 }
 # What an extra brings, and the only place that may import it.
 CONFINED = {
