@@ -23,7 +23,7 @@ AGAIN = 0.05
 class Publishing(BaseModel):
     """What to do. pace: seconds over which to spread it all; 0 is as fast as confirms come.
 
-    delay: the least and the most seconds to delay each message; None sends at once.
+    delay: the least and the most seconds to delay each message; None sends at once. times: how often each is sent.
     """
 
     url: str
@@ -35,6 +35,7 @@ class Publishing(BaseModel):
     publishers: int = 20
     pace: float = 0.0
     delay: tuple[float, float] | None = None
+    times: int = 1
 
 
 async def publish(task: Publishing, journal: Journal) -> None:
@@ -56,7 +57,8 @@ async def publish_share(task: Publishing, journal: Journal, producer: Producer[s
         due = start + task.pace * (number + chances.uniform(0, task.publishers)) / task.count
         if (wait := due - time.monotonic()) > 0:
             await asyncio.sleep(wait)
-        await send_until_confirmed(task, journal, producer, message_id(task.run, number))
+        for _ in range(task.times):
+            await send_until_confirmed(task, journal, producer, message_id(task.run, number))
 
 
 async def send_until_confirmed(task: Publishing, journal: Journal, producer: Producer[str], id: str) -> None:  # noqa: A002
