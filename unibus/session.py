@@ -264,6 +264,8 @@ class Session:
 
     def _provided(self, option: IdempotentOption) -> type | None:
         """What its store provides to handlers. Nothing is opened for that."""
+        if option.store is None and self._default_store is None:
+            return None  # said when it is to be opened
         store = self._store(option.store)
         return store.provides if isinstance(store, TransactionalStore) else None
 

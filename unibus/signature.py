@@ -86,22 +86,29 @@ def read_signature(
         if role == "payload" and parameter.default is not parameter.empty:
             continue  # a setting with a default, not the payload
         roles.append(Parameter(parameter.name, role, annotation, parameter.kind is not parameter.KEYWORD_ONLY))
-    if _has_spare(roles):
-        own = provided()
-        roles = [
-            replace(parameter, role="provided") if own is not None and parameter.annotation is own else parameter
-            for parameter in roles
-        ]
+    if _has_spare(roles) and (own := provided()) is not None:
+        roles = [_of_store(at, parameter) if parameter.annotation is own else parameter for parameter in roles]
     return _judge(at, function, roles)
 
 
 def _has_spare(parameters: list[Parameter]) -> bool:
-    """Whether there is one that need not be the payload."""
+    """Whether there is one that the handler's idempotency store may provide."""
     payloads = [parameter for parameter in parameters if parameter.role == "payload"]
     messages = [parameter for parameter in parameters if parameter.role == "message"]
-    return len(payloads) > 1 or any(
-        _inside(message.annotation) != payload.annotation for message in messages for payload in payloads
+    return (
+        len(payloads) > 1
+        or any(parameter.role == "resource" for parameter in parameters)
+        or any(_inside(message.annotation) != payload.annotation for message in messages for payload in payloads)
     )
+
+
+def _of_store(at: str, parameter: Parameter) -> Parameter:
+    if parameter.role == "resource":
+        raise ConfigurationError(
+            f"{at}: parameter {parameter.name!r} is provided by the bus's lifespan and by the handler's store, "
+            "whose transaction has the message's key in it; give the lifespan's a type of its own"
+        )
+    return replace(parameter, role="provided")
 
 
 def _judge(at: str, function: Callable[..., object], parameters: list[Parameter]) -> Signature:

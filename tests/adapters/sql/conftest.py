@@ -16,7 +16,7 @@ from tests.brokers import broker
 from unibus.driver import SystemClock, Url
 from unibus_sql import SqlStore, connect_store
 
-DATABASES = ["sqlite", "postgresql"]
+DATABASES = ["sqlite", "postgresql", "postgresql by psycopg"]
 
 
 @pytest.fixture(params=DATABASES)
@@ -24,7 +24,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Of each database in turn."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path}/keys.db"
-    return broker("postgresql").url
+    url = broker("postgresql").url
+    return url.replace("+asyncpg", "+psycopg") if request.param.endswith("psycopg") else url
 
 
 @pytest.fixture

@@ -331,6 +331,16 @@ def test_without_idempotent_there_is_no_transaction() -> None:
         bus.requirements()
 
 
+def test_what_the_lifespan_yields_and_the_store_provides_is_refused() -> None:
+    async def lifespan() -> AsyncIterator[Session]:
+        yield Session()
+
+    bus = Bus("memory://", idempotency_store=Ledger(), lifespan=lifespan)
+    bus.consumer("numbers")(idempotent(key=number)(handler()))
+    with pytest.raises(ConfigurationError, match="give the lifespan's a type of its own"):
+        bus.requirements()
+
+
 def test_to_look_at_the_plan_opens_nothing() -> None:
     ledger = Ledger()
     bus, _ = adding(ledger)
