@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -102,6 +103,12 @@ async def test_a_wrong_url_says_what_is_wrong(wrong: str, error: type[Exception]
     with pytest.raises(error, match=says) as raised:
         await connect_store(Url(wrong), SystemClock()).open()
     assert "canary" not in str(raised.value)
+    await until(no_threads_of_aiosqlite)
+
+
+async def no_threads_of_aiosqlite() -> bool:
+    """One whose connection failed ends by itself, with a last word to the loop: which must not be closed before."""
+    return not any("_connection_worker_thread" in thread.name for thread in threading.enumerate())
 
 
 async def test_an_engine_of_ones_own_stays_open(engine: AsyncEngine, effects: Effects, name: Name) -> None:
