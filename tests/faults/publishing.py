@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -53,12 +54,23 @@ async def publish(task: Publishing, journal: Journal) -> None:
 
 async def publish_share(task: Publishing, journal: Journal, producer: Producer[str], first: int) -> None:
     start, chances = time.monotonic(), chance(task.seed, "pace", first)
-    for number in range(first, task.count, task.publishers):
+    for number in _order(task, first):
         due = start + task.pace * (number + chances.uniform(0, task.publishers)) / task.count
         if (wait := due - time.monotonic()) > 0:
             await asyncio.sleep(wait)
-        for _ in range(task.times):
-            await send_until_confirmed(task, journal, producer, message_id(task.run, number))
+        await send_until_confirmed(task, journal, producer, message_id(task.run, number))
+
+
+def _order(task: Publishing, first: int) -> Sequence[int]:
+    """Several times each: shuffled, so that some come side by side, and most when the first is handled already."""
+    numbers = range(first, task.count, task.publishers)
+    return (
+        numbers
+        if task.times == 1
+        else chance(task.seed, "order", first).sample(
+            numbers, task.times * len(numbers), counts=[task.times] * len(numbers)
+        )
+    )
 
 
 async def send_until_confirmed(task: Publishing, journal: Journal, producer: Producer[str], id: str) -> None:  # noqa: A002
