@@ -64,13 +64,10 @@ async def publish_share(task: Publishing, journal: Journal, producer: Producer[s
 def _order(task: Publishing, first: int) -> Sequence[int]:
     """Several times each: shuffled, so that some come side by side, and most when the first is handled already."""
     numbers = range(first, task.count, task.publishers)
-    return (
-        numbers
-        if task.times == 1
-        else chance(task.seed, "order", first).sample(
-            numbers, task.times * len(numbers), counts=[task.times] * len(numbers)
-        )
-    )
+    if task.times == 1:
+        return numbers
+    copies = task.times * len(numbers)
+    return chance(task.seed, "order", first).sample(numbers, copies, counts=[task.times] * len(numbers))
 
 
 async def send_until_confirmed(task: Publishing, journal: Journal, producer: Producer[str], id: str) -> None:  # noqa: A002
