@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import threading
 from collections.abc import Callable
 
@@ -15,6 +17,7 @@ from unibus.clock import SystemClock
 from unibus.driver import Url
 from unibus.errors import ConfigurationError, ConnectionLost, DestinationNotFound, DriverError, NotOpen
 from unibus.idempotency.store import Done, Held, InProgress, New
+from unibus.idempotency.transaction import TransactionalStore
 from unibus.testing import MovableClock
 from unibus_sql import KEYS, SqlStore, connect_store
 from unibus_sql.store import SWEEP_EVERY
@@ -113,6 +116,8 @@ async def no_threads_of_aiosqlite() -> bool:
 
 async def test_an_engine_of_ones_own_stays_open(engine: AsyncEngine, effects: Effects, name: Name) -> None:
     store = SqlStore(engine)
+    protocol: TransactionalStore = store
+    assert isinstance(protocol, TransactionalStore)
     await store.open()
     async with store.transaction([name("k")], 60) as transaction:
         await transaction.resource.execute(effects.table.insert().values(what="mine"))
@@ -220,6 +225,37 @@ async def test_cancelled_within_it_undoes_and_gives_the_connection_back(url: str
                 await acting
         async with store.transaction([name("k")], 60) as transaction:
             assert isinstance(transaction.claims[0], New)
+    assert await effects.all() == []
+
+
+DIES = """
+import asyncio, os, signal, sys
+from sqlalchemy import text
+from unibus.driver import SystemClock, Url
+from unibus_sql import connect_store
+
+async def main(url, key, table):
+    store = connect_store(Url(url), SystemClock())
+    await store.open()
+    async with store.transaction([key], 60) as transaction:
+        await transaction.resource.execute(text(f"INSERT INTO {table} (what) VALUES ('never')"))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_a_process_that_is_killed_within_it_leaves_nothing(
+    url: str, store: SqlStore, effects: Effects, name: Name
+) -> None:
+    dying = await asyncio.create_subprocess_exec(sys.executable, "-c", DIES, url, name("k"), effects.table.name)
+    assert await dying.wait() == -signal.SIGKILL
+
+    async def free() -> bool:
+        async with store.transaction([name("k")], 60) as transaction:
+            return isinstance(transaction.claims[0], New)
+
+    await until(free)
     assert await effects.all() == []
 
 
