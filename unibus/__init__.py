@@ -18,7 +18,7 @@ from unibus.errors import (
     UnsupportedCapability,
 )
 from unibus.message import Message
-from unibus.middleware.backoff import constant, exponential
+from unibus.middleware.backoff import constant, exponential, linear
 from unibus.middleware.dead_letter import dead_letter
 from unibus.middleware.idempotent import idempotent
 from unibus.middleware.retry import retry
@@ -59,6 +59,7 @@ __all__ = [
     "dead_letter",
     "exponential",
     "idempotent",
+    "linear",
     "retry",
     "timeout",
     "use",

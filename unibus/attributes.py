@@ -46,9 +46,18 @@ def parse_time(text: str | None) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last hours of the calendar have no time in UTC
         return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def parse_first_failure(attributes: Mapping[str, str], now: float) -> datetime | None:
+    """When the message failed first, as the attributes claim; None for none, nonsense, or a time to come.
+
+    now: seconds since 1970.
+    """
+    time = parse_time(attributes.get(FIRST_FAILURE))
+    return None if time is None or time.timestamp() > now else time
 
 
 def without_own(attributes: Mapping[str, str]) -> dict[str, str]:

@@ -73,7 +73,7 @@ class Bus(Router):
         self.middleware = tuple(middleware)
         self.batch_middleware = tuple(batch_middleware)
         self.lifespan = lifespan
-        self.grace = seconds(grace)
+        self.grace = seconds(grace, "Bus(grace=…)")
         self._url = url
         self._declare = declare
         self._durable = durable
@@ -225,11 +225,12 @@ class Bus(Router):
         type: validates every payload before it leaves; without it anything goes that pydantic can
         write. delay: the longest that it will ask for, in seconds, so that it is checked at start.
         """
-        made = (queue, type, delay)
+        longest = seconds(delay, "producer(delay=…)")
+        made = (queue, type, longest)
         if made not in self._producers:
             if isinstance(queue, str):
                 check_name(queue, "queue")
-            self._producers[made] = Producer(self, queue, type, delay)
+            self._producers[made] = Producer(self, queue, type, longest)
         return self._producers[made]
 
     @overload

@@ -15,6 +15,9 @@ from unibus.verdicts import EPHEMERAL_WAIT, SHORT_WAIT
 LONGEST_PARKING = 15 * 60.0
 """Seconds for which a failing message may hold back its key, where the broker sets no shorter limit."""
 
+LONGEST_IN_PROCESS = 0.9 * SHORT_WAIT
+"""Seconds that a retry waits at most where the broker cannot delay: longer ones go through it."""
+
 Judgement: TypeAlias = tuple[Support, str]
 
 
@@ -92,6 +95,17 @@ def _of_retry(subject: str, plan: Plan) -> Iterator[Requirement]:
         yield Requirement(subject, f"retries after up to {longest:g} s", lambda c: _delay(c, longest))
 
 
+def longest_wait(plan: Plan, capabilities: Capabilities) -> float:
+    """The longest that one retry of the consumer can wait, in seconds."""
+    if plan.ordered:
+        return _longest_parking(capabilities)
+    if not plan.resendable:
+        return EPHEMERAL_WAIT
+    if capabilities.delay.support == "none":
+        return LONGEST_IN_PROCESS
+    return float("inf") if capabilities.delay.max is None else capabilities.delay.max
+
+
 def of_producer(queue: str, delay: float, ordered: bool) -> Iterator[Requirement]:
     subject = f"producer of {queue}"
     if ordered:
@@ -127,13 +141,17 @@ def _delay(capabilities: Capabilities, seconds: float) -> Judgement:
 
 
 def _parked(capabilities: Capabilities, seconds: float) -> Judgement:
-    most = min(capabilities.hold or LONGEST_PARKING, LONGEST_PARKING)
+    most = _longest_parking(capabilities)
     if seconds > most:
         return (
             "none",
             f"a failing message may hold back its key for {most:g} s in all; use fewer attempts or shorter waits",
         )
     return "native", "the key is parked, others go on"
+
+
+def _longest_parking(capabilities: Capabilities) -> float:
+    return min(capabilities.hold or LONGEST_PARKING, LONGEST_PARKING)
 
 
 def _ephemeral(seconds: float) -> Judgement:

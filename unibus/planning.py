@@ -16,7 +16,7 @@ from unibus.idempotency.store import IdempotencyStore
 from unibus.invocation import batch_invoker, invoker
 from unibus.middleware.idempotent import IdempotentOption
 from unibus.middleware.inbox import CommitOption
-from unibus.middleware.retry import DEFAULT_RETRY, RetryOption
+from unibus.middleware.retry import DEFAULT_RETRY, RetryOption, RetryPolicy
 from unibus.middleware.timeout import TimeoutOption
 from unibus.middleware.use import UseOption
 from unibus.options import Option, Surroundings, options_of
@@ -94,6 +94,8 @@ def plan(
             source = addresses.queue(source)
         options = _options(registration, override)
         retry = next(option for option in options if isinstance(option, RetryOption))
+        retry.refuse_unreachable()
+        retry.longest_wait()  # a backoff of the user's that fails is said here, with the handler's place
         timeout = next((option.limit for option in options if isinstance(option, TimeoutOption)), None)
         concurrency = override.concurrency or registration.concurrency or DEFAULT_CONCURRENCY
         prefetch = override.prefetch or registration.prefetch or max(100, 2 * concurrency)
@@ -117,20 +119,29 @@ def plan(
 
 def _options(registration: Registration, override: config.ConsumerSettings) -> list[Option]:
     """The handler's options with defaults and the configuration's overrides, outermost first."""
-    by_kind: dict[str, Option] = {"retry": DEFAULT_RETRY}
+    by_kind: dict[str, Option] = {}
     own: list[Option] = []
+    policies: list[RetryPolicy] = []
     for option in options_of(registration.function).middlewares:
-        if option.kind == "use":
+        if isinstance(option, RetryOption):
+            policies += option.policies
+        elif option.kind == "use":
             own.append(option)
         else:
             by_kind[option.kind] = option
     if override.timeout is not None:
         by_kind["timeout"] = TimeoutOption(override.timeout)
-    if override.retry_attempts is not None:
-        retry = by_kind["retry"]
-        assert isinstance(retry, RetryOption)
-        by_kind["retry"] = replace(retry, attempts=override.retry_attempts)
+    by_kind["retry"] = _retry(policies or DEFAULT_RETRY.policies, override)
     return sorted([*by_kind.values(), *own], key=lambda option: option.rank)
+
+
+def _retry(policies: Sequence[RetryPolicy], override: config.ConsumerSettings) -> RetryOption:
+    """All policies of a handler as one option; what the configuration sets, it sets for each."""
+    if override.retry_attempts is not None:
+        policies = [replace(policy, attempts=override.retry_attempts) for policy in policies]
+    if override.retry_budget is not None:
+        policies = [replace(policy, budget=override.retry_budget) for policy in policies]
+    return RetryOption(tuple(policies))
 
 
 def _dead_letters(source: Queue | TopicSubscription, said: Any, addresses: Addresses) -> Queue | None:
@@ -152,14 +163,17 @@ def fold(
     injected: Mapping[Any, object],
     executor: Executor,
     clock: Clock,
+    longest_wait: float,
     open_claims: Callable[[Any, float, float], Claims],
     open_store: Callable[[Any], IdempotencyStore],
     middleware: Sequence[Callable[[Any], Any]],
 ) -> Folded:
-    """The handler with its middlewares around it, innermost first."""
+    """The handler with its middlewares around it, innermost first. longest_wait: as in `Surroundings`."""
     stats = ConsumerStats()
     transactional = plan.signature.transactional
-    around = Surroundings(plan.source.name, clock, stats, plan.ordered, transactional, open_claims, open_store)
+    around = Surroundings(
+        plan.source.name, clock, stats, plan.ordered, transactional, longest_wait, open_claims, open_store
+    )
     registration = Registration(plan.function, plan.source, False, None, None, 1, 0.0, plan.guarantee)
     options = _options(registration, settings.consumer(plan.name))
     if transactional:

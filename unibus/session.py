@@ -225,6 +225,7 @@ class Session:
                 injected=injected,
                 executor=self._executor,
                 clock=self.clock,
+                longest_wait=negotiation.longest_wait(plan, self.capabilities),
                 open_claims=self._open_claims,
                 open_store=self._open_store,
                 middleware=self._bus.batch_middleware if plan.signature.batch else self._bus.middleware,

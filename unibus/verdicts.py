@@ -39,11 +39,10 @@ GIVE_BACK_WAIT = 60.0
 class Trouble:
     """What this process remembers of a delivery that was not settled at its first run."""
 
-    __slots__ = ("failures", "first_failure", "pending", "postponed", "send_failures")
+    __slots__ = ("failures", "pending", "postponed", "send_failures")
 
     def __init__(self, pending: Exception | None = None) -> None:
         self.failures = 0
-        self.first_failure = ""
         self.pending = pending
         self.postponed = 0
         self.send_failures = 0
@@ -176,19 +175,23 @@ class Verdicts:
         if problem:
             await self._reject(delivery, attempt, Reject(problem, retry.cause))
             return
-        trouble = self.troubles.setdefault(delivery, Trouble())
-        if trouble.pending is None:  # not a re-send that is tried again
-            trouble.first_failure = trouble.first_failure or rfc3339(self._consumer.clock.now())
+        # On the delivery itself, so that `max_elapsed` counts from it whether the message waits here or is re-sent.
+        delivery.attributes = {**delivery.attributes, names.FIRST_FAILURE: self._first_failure(delivery)}
         if self._waits_here(wait):
-            trouble.failures += 1
+            self.troubles.setdefault(delivery, Trouble()).failures += 1
             self._consumer.stats.retried += 1
             self._park(delivery, wait)
             return
         attributes = dict(delivery.attributes)
         attributes[names.ATTEMPT] = str(attempt + 1)
-        attributes.setdefault(names.FIRST_FAILURE, trouble.first_failure)
         if await self._confirmed(delivery, retry, self._again(delivery, attributes, wait)):
             self._consumer.stats.retried += 1
+
+    def _first_failure(self, delivery: Delivery) -> str:
+        """When it failed first: as it was recorded, if that can be, else now."""
+        now = self._consumer.clock.now()
+        recorded = names.parse_first_failure(delivery.attributes, now) is not None
+        return delivery.attributes[names.FIRST_FAILURE] if recorded else rfc3339(now)
 
     def _waits_here(self, wait: float) -> bool:
         plan = self._consumer.plan
@@ -251,15 +254,13 @@ class Verdicts:
             )
 
     def _record(self, delivery: Delivery, attempt: int, reject: Reject) -> dead_letters.DeadLetter:
-        plan, trouble = self._consumer.plan, self.troubles.get(delivery)
-        now = rfc3339(self._consumer.clock.now())
-        first = delivery.attributes.get(names.FIRST_FAILURE) or (trouble.first_failure if trouble is not None else "")
+        plan = self._consumer.plan
         is_queue = isinstance(plan.source, Queue)
         return replace(
             dead_letters.describe(reject.cause or reject, reject.reason),
             attempts=attempt,
-            first_failure=first or now,
-            last_failure=now,
+            first_failure=self._first_failure(delivery),
+            last_failure=rfc3339(self._consumer.clock.now()),
             source=plan.source.name,
             topic="" if is_queue else delivery.address,
             group="" if is_queue else plan.name,
@@ -348,7 +349,6 @@ class Verdicts:
             return
         attributes = dict(delivery.attributes)
         attributes[names.ATTEMPT] = str(names.parse_attempt(attributes) + trouble.failures)
-        attributes.setdefault(names.FIRST_FAILURE, trouble.first_failure)
         if self._consumer.bus.capabilities.delay.support == "none":
             wait = 0.0
         try:

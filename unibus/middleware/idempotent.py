@@ -178,7 +178,8 @@ def idempotent(
     process ends; renewed while the handler runs. fail_open: handle without the store while it is
     down; by default the message waits, and no attempt is spent.
     """
-    if seconds(ttl) <= 0 or seconds(lease) <= 0:
+    kept, held = seconds(ttl, "idempotent(ttl=…)"), seconds(lease, "idempotent(lease=…)")
+    if not (kept and held):
         raise ConfigurationError(f"idempotent(ttl={ttl}, lease={lease}): both more than 0 seconds")
-    option = IdempotentOption(key, store, seconds(ttl), seconds(lease), fail_open)
+    option = IdempotentOption(key, store, kept, held, fail_open)
     return lambda function: record(function, option)
