@@ -21,6 +21,7 @@ from unibus.message import Message
 from unibus.middleware.backoff import constant, exponential, linear
 from unibus.middleware.dead_letter import dead_letter
 from unibus.middleware.idempotent import idempotent
+from unibus.middleware.rate_limit import rate_limit
 from unibus.middleware.retry import retry
 from unibus.middleware.timeout import timeout
 from unibus.middleware.use import use
@@ -60,6 +61,7 @@ __all__ = [
     "exponential",
     "idempotent",
     "linear",
+    "rate_limit",
     "retry",
     "timeout",
     "use",

@@ -82,6 +82,9 @@ def of_consumer(plan: Plan) -> Iterator[Requirement]:
     yield from _of_retry(subject, plan)
     if plan.timeout is not None:
         yield Requirement(subject, f"a timeout of {plan.timeout:g} s", lambda c: _held(c, plan.timeout or 0.0))
+    if plan.turn_every:
+        asks = f"a rate limit of one in {plan.turn_every:g} s"
+        yield Requirement(subject, asks, lambda c: _turns(c, plan.turn_every, plan.prefetch))
     yield Requirement(subject, "a guard against crashes", lambda c: _crash_guard(c, plan.ordered), required=False)
 
 
@@ -164,6 +167,15 @@ def _held(capabilities: Capabilities, seconds: float) -> Judgement:
     if capabilities.hold is not None and seconds > capabilities.hold:
         return "none", f"the broker lets a message be held {capabilities.hold:g} s at most"
     return "native", ""
+
+
+def _turns(capabilities: Capabilities, every: float, prefetch: int) -> Judgement:
+    """What is fetched last waits for the turns of all others."""
+    hold, last = capabilities.hold, every * prefetch
+    if hold is None or last <= hold:
+        return "native", "in the process"
+    note = f"with a prefetch of {prefetch} the last waits {last:g} s, and the broker lets a message be held {hold:g} s"
+    return "none", f"{note}; " + (f"use prefetch={int(hold / every)} or less" if every <= hold else "use a higher rate")
 
 
 def _crash_guard(capabilities: Capabilities, ordered: bool) -> Judgement:

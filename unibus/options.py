@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from unibus.driver import Clock
     from unibus.idempotency.claims import Claims
     from unibus.idempotency.store import IdempotencyStore
+    from unibus.rates import RateStore
     from unibus.stats import ConsumerStats
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,6 +46,7 @@ class Surroundings:
     longest_wait: float
     open_claims: Callable[[Any, float, float], Claims]
     open_store: Callable[[Any], IdempotencyStore]
+    open_rates: Callable[[str | RateStore | None], RateStore]
 
 
 @runtime_checkable

@@ -6,8 +6,15 @@ from asyncio import Future
 from datetime import timedelta
 from math import isfinite
 from numbers import Real
+from typing import TYPE_CHECKING
 
 from unibus.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from unibus.turns import Turn
+
+LONGEST_TURN = 3600.0
+"""Seconds after which one that waits for its turn is looked at in any case."""
 
 
 def seconds(duration: float | timedelta, asked: str) -> float:
@@ -53,9 +60,15 @@ class Drop(Exception):
 
 
 class Postponed(Exception):
-    """Not now: run it again after so many seconds, or as soon as `until` is done. No attempt is spent."""
+    """Not now: run it again after so many seconds at most, as soon as `until` is done, or when its turn comes.
 
-    def __init__(self, after: float, until: Future[object] | None = None) -> None:
+    No attempt is spent.
+    """
+
+    def __init__(
+        self, after: float = LONGEST_TURN, until: Future[object] | None = None, turn: Turn | None = None
+    ) -> None:
         self.after = after
         self.until = until
-        super().__init__(f"postponed for {after} s")
+        self.turn = turn
+        super().__init__(f"postponed for {after} s" if turn is None else "postponed until its turn")

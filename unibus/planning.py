@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from unibus.idempotency.store import IdempotencyStore
 from unibus.invocation import batch_invoker, invoker
 from unibus.middleware.idempotent import IdempotentOption
 from unibus.middleware.inbox import CommitOption
+from unibus.middleware.rate_limit import RateLimitOption
 from unibus.middleware.retry import DEFAULT_RETRY, RetryOption, RetryPolicy
 from unibus.middleware.timeout import TimeoutOption
 from unibus.middleware.use import UseOption
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from unibus import config
+    from unibus.rates import RateStore
+
+logger = logging.getLogger("unibus")
 
 DEFAULT_CONCURRENCY = 10
 WORKERS_VARIABLE = "UNIBUS_WORKERS"
@@ -114,6 +119,7 @@ def plan(
             retry=retry,
             timeout=timeout,
             decode=decoder(signature.payload, registration.where),
+            turn_every=next((option.every for option in options if isinstance(option, RateLimitOption)), 0.0),
         )
 
 
@@ -166,13 +172,14 @@ def fold(
     longest_wait: float,
     open_claims: Callable[[Any, float, float], Claims],
     open_store: Callable[[Any], IdempotencyStore],
+    open_rates: Callable[[str | RateStore | None], RateStore],
     middleware: Sequence[Callable[[Any], Any]],
 ) -> Folded:
     """The handler with its middlewares around it, innermost first. longest_wait: as in `Surroundings`."""
     stats = ConsumerStats()
     transactional = plan.signature.transactional
     around = Surroundings(
-        plan.source.name, clock, stats, plan.ordered, transactional, longest_wait, open_claims, open_store
+        plan.source.name, clock, stats, plan.ordered, transactional, longest_wait, open_claims, open_store, open_rates
     )
     registration = Registration(plan.function, plan.source, False, None, None, 1, 0.0, plan.guarantee)
     options = _options(registration, settings.consumer(plan.name))
@@ -202,6 +209,17 @@ def refuse_memory_store_among_workers(function: Callable[..., Any], default_stor
                 f'@idempotent(store="memory") with {workers} workers: each would handle every key once; '
                 "use a shared store"
             )
+
+
+def warn_of_limits_among_workers(registration: Registration) -> None:
+    """A limit that a process keeps for itself is, with several, as many times as high."""
+    workers = os.environ.get(WORKERS_VARIABLE, "1")
+    for option in options_of(registration.function).middlewares:
+        if isinstance(option, RateLimitOption) and workers != "1" and option.store is None:
+            logger.warning(
+                "each of %s workers keeps the @rate_limit of %s for itself; share it through a store",
+                workers, registration.where,
+            )  # fmt: skip
 
 
 def _idempotency(function: Callable[..., Any]) -> IdempotentOption | None:

@@ -35,6 +35,7 @@ from unibus.idempotency.store import IdempotencyStore
 from unibus.idempotency.transaction import TransactionalStore
 from unibus.middleware.idempotent import IdempotentOption
 from unibus.plan import Plan
+from unibus.rates import MemoryRates, RateStore, require_library
 from unibus.router import Registration
 from unibus.sender import Sender
 
@@ -84,6 +85,8 @@ class Session:
         self._stores: dict[int, IdempotencyStore] = {}
         self._named_stores: dict[str, IdempotencyStore] = {}
         self._claims: list[Claims] = []
+        self._rates: dict[str | None, RateStore] = {}
+        self._rate_stores: dict[int, RateStore] = {}
         self._stack = AsyncExitStack()
         self._executor: ThreadPoolExecutor | None = None
         self.plans = self._plan(registrations)
@@ -104,6 +107,7 @@ class Session:
             logger.warning("the configuration names consumers that this bus has not: %s", ", ".join(sorted(unknown)))
         for registration in registrations:
             planning.refuse_memory_store_among_workers(registration.function, self._default_store)
+            planning.warn_of_limits_among_workers(registration)
             plans.append(
                 planning.plan(registration, self.addresses, self.settings, type(self._bus), resources, self._provided)
             )
@@ -228,11 +232,14 @@ class Session:
                 longest_wait=negotiation.longest_wait(plan, self.capabilities),
                 open_claims=self._open_claims,
                 open_store=self._open_store,
+                open_rates=self._open_rates,
                 middleware=self._bus.batch_middleware if plan.signature.batch else self._bus.middleware,
             )
             self.consumers.append(Consumer(plan, folded, self))
         for store in self._stores.values():
             await store.open()
+        for rates in self._rate_stores.values():
+            await rates.open()
         for consumer in self.consumers:
             await consumer.start()
 
@@ -270,6 +277,18 @@ class Session:
         store = self._store(option.store)
         return store.provides if isinstance(store, TransactionalStore) else None
 
+    def _open_rates(self, store: str | RateStore | None) -> RateStore:
+        """Handlers that name one store share it; without a name they share that of this process."""
+        if store is None or isinstance(store, str):
+            if store not in self._rates:
+                require_library()
+                self._rates[store] = (
+                    MemoryRates(self.clock) if store is None else registry.rates(Url(store), self.clock)
+                )
+            store = self._rates[store]
+        self._rate_stores[id(store)] = store
+        return store
+
     async def stop_consumers(self, until: asyncio.Future[None]) -> bool:
         """Drain all at once; returns whether every handler ended by itself."""
         clean = True
@@ -285,11 +304,15 @@ class Session:
             await claims.close()
         for store in self._stores.values():
             await store.close()
+        for rates in self._rate_stores.values():
+            await rates.close()
         await self._stack.aclose()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
         self._claims.clear()
         self._stores.clear()
+        self._rates.clear()
+        self._rate_stores.clear()
         self.consumers = []
         self.consuming = False
         return clean

@@ -10,6 +10,7 @@ class ConsumerStats:
     """Counts since the consumer started. All of them are messages unless they say otherwise.
 
     handled: handler runs that succeeded. skipped: duplicates that `idempotent` passed over.
+    rate_limited: made to wait for their turn by `rate_limit`.
     retried: failed attempts that will be run again. over_budget: those of them that wait longer,
     since retries are over their budget. dead_lettered: confirmed in the dead letters.
     dropped: settled without a record. given_back: returned to the broker unhandled. lost: taken
@@ -23,6 +24,7 @@ class ConsumerStats:
     received: int = 0
     handled: int = 0
     skipped: int = 0
+    rate_limited: int = 0
     retried: int = 0
     over_budget: int = 0
     dead_lettered: int = 0

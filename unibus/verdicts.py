@@ -23,6 +23,7 @@ from unibus.outcome import Drop, Postponed, Reject, Retry
 
 if TYPE_CHECKING:
     from unibus.consumer import Consumer
+    from unibus.turns import Turn
 
 logger = logging.getLogger("unibus.consumer")
 
@@ -39,13 +40,14 @@ GIVE_BACK_WAIT = 60.0
 class Trouble:
     """What this process remembers of a delivery that was not settled at its first run."""
 
-    __slots__ = ("failures", "pending", "postponed", "send_failures")
+    __slots__ = ("failures", "pending", "postponed", "send_failures", "turn")
 
     def __init__(self, pending: Exception | None = None) -> None:
         self.failures = 0
         self.pending = pending
         self.postponed = 0
         self.send_failures = 0
+        self.turn: Turn | None = None
 
 
 class Suspected(Exception):
@@ -143,16 +145,26 @@ class Verdicts:
         trouble = self.troubles.get(delivery)
         return trouble is not None and trouble.pending is not None
 
+    def has_turn(self, delivery: Delivery) -> bool:
+        """Whether it waits for its turn, and nothing is amiss."""
+        trouble = self.troubles.get(delivery)
+        return trouble is not None and trouble.turn is not None and trouble.turn.on_time
+
     def forget(self, delivery: Delivery) -> None:
-        self.troubles.pop(delivery, None)
+        trouble = self.troubles.pop(delivery, None)
+        if trouble is not None and trouble.turn is not None:
+            trouble.turn.given_up()
 
     def _postpone(self, delivery: Delivery, postponed: Postponed) -> None:
         trouble = self.troubles.setdefault(delivery, Trouble())
+        trouble.turn = postponed.turn
+        until = postponed.until if postponed.turn is None else postponed.turn.called
+        if until is not None:
+            until.add_done_callback(lambda _: self._consumer.waiting.release(delivery))
+            self._park(delivery, postponed.after)
+            return
         wait = min(postponed.after, float(2 ** min(trouble.postponed, 10)))
         trouble.postponed += 1
-        if postponed.until is not None:
-            wait = postponed.after
-            postponed.until.add_done_callback(lambda _: self._consumer.waiting.release(delivery))
         self._park(delivery, wait)
 
     def _park(self, delivery: Delivery, wait: float) -> None:

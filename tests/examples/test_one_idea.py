@@ -18,7 +18,9 @@ ESSENTIAL = {
     "middleware": ["hello Ada\n", "Bob took 0 ms"],
     "outcomes": ["parcel 1 for Ada delivered at attempt 2", "retried 1, dead-lettered 1, dropped 1"],
     "publish_subscribe": ["statistics order.paid.late  Cyd", "dashboard  weather          rain"],
+    "rate_limit": ["12 calls, ", " messages had to wait"],
     "request_chain": ["payment.done  request-17  "],
+    "retries": ["attempt 1: no answer\nattempt 2: come back later\nattempt 3: too slow\nattempt 4: paid"],
     "testing_handlers": ["test_that_it_gives_up_after_three: passed"],
     "work_queue": ["4 orders sent", "order 2 packed, 1 items"],
 }
