@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -22,6 +24,8 @@ from unibus import (
 )
 from unibus.driver import Delivery, Lost
 from unibus.errors import ConnectionLost, MissingDependency
+from unibus.idempotency.memory import MemoryStore
+from unibus.idempotency.store import Claim
 from unibus.rates import MemoryRates
 from unibus.stats import ConsumerStats
 from unibus.testing import App, MovableClock, app
@@ -138,10 +142,15 @@ async def test_of_a_batch_that_fails_only_what_was_let_in_has_failed() -> None:
 
 
 async def test_retries_count_and_waiting_for_a_turn_claims_no_key() -> None:
-    bus, began = Bus("memory://"), list[float]()
+    bus, began, claimed = Bus("memory://"), list[float](), list[str]()
+
+    class Keys(MemoryStore):
+        async def claim(self, keys: Sequence[str], owner: str, lease: float) -> Sequence[Claim]:
+            claimed.extend(keys)
+            return await super().claim(keys, owner, lease)
 
     @bus.consumer("orders")
-    @idempotent(key=lambda message: "one key for all", store="memory")
+    @idempotent(key=lambda message: "one key for all", store=Keys(MovableClock()))
     @retry(on=ValueError, attempts=9, backoff=constant(0))
     @rate_limit(1, per=10)
     async def handle(number: int, message: Message[int]) -> None:
@@ -155,6 +164,7 @@ async def test_retries_count_and_waiting_for_a_turn_claims_no_key() -> None:
         assert bus.stats()["orders"].skipped == 1
     assert len(began) == 5, "one waits for its turn without the key, and the other's run is over before"
     assert punctual(began, 1, 10)
+    assert len(claimed) == 5 + 1
 
 
 async def test_the_order_of_a_key_is_kept() -> None:
@@ -313,7 +323,75 @@ async def test_who_is_lost_while_the_store_is_asked_holds_back_nobody() -> None:
         consumer._on_event(Lost([asking]))
         store.answering.set()
         await t.clock.advance(5)
-    assert began == [1, 2, 3]
+        assert bus.stats()["orders"].rate_limited == 4
+        await t.send("orders", 4)
+        await t.settled()
+        assert bus.stats()["orders"].rate_limited == 4, "nobody is waited for"
+    assert began[:4] == [1, 2, 3, 4]  # then the one that was lost, when its lease has ended
+
+
+async def test_while_one_is_asking_for_long_those_who_come_are_not_all_called_at_once() -> None:
+    clock, answering = MovableClock(), asyncio.Event()
+
+    async def take(amount: int) -> float:
+        if clock.monotonic() > START:
+            await answering.wait()
+        return 1.0
+
+    turns = Turns(take, 1.0, 1, clock, ConsumerStats())
+    (first,) = await turns.ask([slow := a_delivery(0)], lambda: True)
+    await clock.advance(1)
+    assert first is not None
+    assert first.called.done()
+    asking = asyncio.create_task(turns.ask([slow], lambda: True))
+    await clock.advance(100)
+    later = [(await turns.ask([a_delivery(number)], lambda: True))[0] for number in range(1, 20)]
+    await clock.advance(0)
+    assert [turn is not None and turn.called.done() for turn in later] == [True] + [False] * 18
+    answering.set()
+    assert await asking != [None]
+
+
+async def test_each_is_asked_for_once_where_nobody_competes() -> None:
+    clock, asked = MovableClock(), [0]
+    store = MemoryRates(clock)
+
+    async def take(amount: int) -> float:
+        asked[0] += 1
+        return await store.take("x", amount, 10, 1.0, 10)
+
+    turns = Turns(take, 0.1, 10, clock, ConsumerStats())
+
+    async def one(delivery: Delivery) -> None:
+        while (turn := (await turns.ask([delivery], lambda: True))[0]) is not None:
+            await turn.called
+
+    running = [asyncio.create_task(one(a_delivery(number))) for number in range(100)]
+    await clock.advance(9.5)
+    assert all(task.done() for task in running)
+    assert asked == [101], "and once in vain, to learn when"
+
+
+class CoarseClock(MovableClock):
+    """Its timers are late, as those of a busy loop are: several turns are due at once."""
+
+    def call_later(self, seconds: float, callback: Any) -> Any:
+        return super().call_later(math.ceil(seconds / 0.05) * 0.05, callback)
+
+
+async def test_turns_that_are_due_together_are_called_in_order() -> None:
+    clock, began = CoarseClock(), list[int]()
+    bus = Bus("memory://turns-due-together", clock=clock)
+
+    @bus.consumer("orders", concurrency=1)
+    @rate_limit(100, per=1.0, burst=10)
+    async def handle(number: int) -> None:
+        began.append(number)
+
+    async with bus, bus.consuming():
+        await bus.producer("orders").send_many(range(40))
+        await clock.advance(1)
+    assert began == list(range(40))
 
 
 async def test_a_store_is_asked_for_many_at_once_and_for_less_only_when_it_refuses() -> None:
@@ -382,9 +460,10 @@ async def test_while_the_store_is_down_messages_wait_or_go_on_and_none_is_lost(
     async with app(bus) as t:
         store.down = True
         await bus.producer("orders").send_many(range(20))
-        await t.clock.advance(30)
+        await t.clock.advance(90)
         assert len(handled) == (20 if fail_open else 0)
-        assert store.asked <= 31, "asked again too soon"
+        assert store.asked <= 91, "asked again too soon"
+        assert bus.health().ready == fail_open
         store.down = False
         await t.settled()
         await t.send("orders", 20)
