@@ -49,8 +49,7 @@ class MemoryRates:
         if state is None:
             state = self._states[name, limit, per, burst] = InMemoryStateStore()
         rate = Rate(limit, round(per * 1000), burst)
-        now = int(self._clock.monotonic() * 1000 + 0.001)  # a sum of floats may lie just below its millisecond
-        decision = state.check(GCRA(), [rate], now, amount)
+        decision = state.check(GCRA(), [rate], int(self._clock.monotonic() * 1000), amount)
         assert not inspect.isawaitable(decision)
         return (decision.retry_after_ms or 0) / 1000
 
