@@ -132,6 +132,31 @@ async def test_a_nonsensical_wait_of_a_handler_is_a_failure_that_says_so(after: 
     assert f"Retry(after=…): {after!r} is no duration" in letter.dead_letter.reason
 
 
+@pytest.mark.parametrize("url", ["memory://", "memory://?model=log"])
+@pytest.mark.parametrize("after", [0.1, 1, 60, 24 * 3600])
+async def test_from_a_tenth_of_a_second_to_a_day_no_lane_is_held(after: float, url: str) -> None:
+    bus, ran = Bus("memory://"), list[tuple[int, float]]()
+
+    @bus.subscriber("order.*", group="mail", concurrency=1)
+    async def handle(number: int, message: Message[int]) -> None:
+        ran.append((number, t.clock.monotonic() - 1000))
+        if message.attempt == 1 and number < 3:
+            raise Retry(after=after)
+
+    @bus.subscriber("order.*", group="others")
+    async def other(number: int) -> None:
+        assert t.clock.monotonic() < 1000.1, "a retry is for one group alone"
+
+    async with app(bus, url) as t:
+        for number in range(4):
+            await t.publish("order.paid", number)
+        await t.clock.advance(0.05)
+        assert ran == [(number, 0) for number in range(4)]
+        assert not any(lane.held for consumer in bus.session.consumers for lane in consumer.lanes)
+        await t.settled(within=2 * 24 * 3600)
+    assert sorted(ran[4:]) == [(number, pytest.approx(after, abs=1e-6)) for number in range(3)]
+
+
 # --- functions of the user's that fail ---------------------------------------------------------------------
 
 
