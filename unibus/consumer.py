@@ -319,6 +319,7 @@ class Consumer:
         try:
             return await drain(self, over)
         finally:
+            self.verdicts.forget_all()
             if self._renewal is not None:
                 self._renewal.stop()
 

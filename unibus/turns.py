@@ -107,6 +107,9 @@ class Turns:
     def _give_up(self, delivery: Delivery) -> None:
         self._line.pop(delivery, None)
         self._called.discard(delivery)
+        if not self._line and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -155,6 +155,11 @@ class Verdicts:
         if trouble is not None and trouble.turn is not None:
             trouble.turn.given_up()
 
+    def forget_all(self) -> None:
+        """The consumer has stopped."""
+        for delivery in list(self.troubles):
+            self.forget(delivery)
+
     def _postpone(self, delivery: Delivery, postponed: Postponed) -> None:
         trouble = self.troubles.setdefault(delivery, Trouble())
         trouble.turn = postponed.turn

@@ -229,6 +229,7 @@ async def test_what_waits_is_renewed_and_what_waits_at_the_end_goes_back() -> No
             assert (began, stats.received, stats.lost) == ([0, 1, 2], 5, 0)
         assert (stats.given_back, stats.retried) == (2, 0)
         assert (await bus.depth("orders")).ready == 2
+    assert clock.next_due() is None, "nobody is called any more"
 
 
 async def test_waiting_for_turns_is_no_stall_and_a_handler_that_hangs_is_one() -> None:
