@@ -69,8 +69,8 @@ async def test_of_many_who_ask_at_once_just_so_many_are_let_in(server: Broker, n
     assert answers.count(0.0) == 30
 
 
-async def test_a_store_that_is_not_open_says_so(server: Broker, name: Name) -> None:
-    store = connect_rates(Url(server.url), SystemClock())
+async def test_a_store_that_is_not_open_says_so() -> None:
+    store = connect_rates(Url("redis://127.0.0.1"), SystemClock())
     with pytest.raises(NotOpen):
         await store.take("x", 1, 1, 1.0, 1)
 
@@ -94,7 +94,8 @@ async def test_two_processes_keep_one_limit_together(server: Broker, name: Name)
         await until(lambda: len(began) == 80)
         stats = [bus.stats()[name("calls")] for bus in (first, second)]
     began.sort()
-    assert all(at - began[0] >= (number - 19) / 20 - 0.05 for number, at in enumerate(began)), "over the rate"
+    # The first may have begun late after it was let in; twice the rate would end 1.5 s too early.
+    assert all(at - began[0] >= (number - 19) / 20 - 0.5 for number, at in enumerate(began)), "over the rate"
     assert all(each.handled > 0 for each in stats)
     assert sum(each.retried + each.lost for each in stats) == 0
 

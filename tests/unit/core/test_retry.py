@@ -132,8 +132,10 @@ async def test_a_nonsensical_wait_of_a_handler_is_a_failure_that_says_so(after: 
     assert f"Retry(after=…): {after!r} is no duration" in letter.dead_letter.reason
 
 
-@pytest.mark.parametrize("url", ["memory://", "memory://?model=log"])
-@pytest.mark.parametrize("after", [0.1, 1, 60, 24 * 3600])
+@pytest.mark.parametrize(
+    ("after", "url"),
+    [(0.1, "memory://"), (0.1, "memory://?model=log"), (60, "memory://?model=log"), (24 * 3600, "memory://")],
+)
 async def test_from_a_tenth_of_a_second_to_a_day_no_lane_is_held(after: float, url: str) -> None:
     bus, ran = Bus("memory://"), list[tuple[int, float]]()
 
@@ -154,7 +156,7 @@ async def test_from_a_tenth_of_a_second_to_a_day_no_lane_is_held(after: float, u
         assert ran == [(number, 0) for number in range(4)]
         assert not any(lane.held for consumer in bus.session.consumers for lane in consumer.lanes)
         await t.settled(within=2 * 24 * 3600)
-    assert sorted(ran[4:]) == [(number, pytest.approx(after, abs=1e-6)) for number in range(3)]
+    assert [(number, round(at, 6)) for number, at in sorted(ran[4:])] == [(number, after) for number in range(3)]
 
 
 # --- functions of the user's that fail ---------------------------------------------------------------------
