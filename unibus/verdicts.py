@@ -50,6 +50,11 @@ class Trouble:
         self.turn: Turn | None = None
 
 
+def _sent_to_us_alone(delivery: Delivery) -> bool:
+    attributes = delivery.attributes
+    return names.ATTEMPT in attributes or names.ALONE in attributes or names.REPLAYS in attributes
+
+
 class Suspected(Exception):
     """To be re-sent, marked to be handled alone."""
 
@@ -77,7 +82,7 @@ class Verdicts:
         return attempt
 
     def without_unmatched(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Less what does not fall under the group's patterns. Never a retry: it is ours whatever its topic.
+        """Less what does not fall under the group's patterns. Never a retry or a replay: it is ours whatever its topic.
 
         Where the broker routes by our patterns exactly, another process of the group has wanted it, or wants it
         now: it goes to the dead letters. Elsewhere it comes in the normal course of things, and is acked.
@@ -93,7 +98,7 @@ class Verdicts:
                 if len(matched) > 10_000:
                     matched.clear()
                 fits = matched[delivery.address] = source.matches(delivery.address)
-            if not (fits or names.ATTEMPT in delivery.attributes or names.ALONE in delivery.attributes):
+            if not (fits or _sent_to_us_alone(delivery)):
                 unmatched[delivery] = None
         if not unmatched:
             return batch
