@@ -48,6 +48,8 @@ class Clearing:
         self._capabilities = session.capabilities
         self._kept: dict[Delivery, None] = {}
         self._returned: dict[Delivery, None] = {}
+        self._acted_on: dict[str, int] = {}  # by id: what may come again although it was dealt with; 1 if it was done
+        self._skipped = 0
         self._kept_since: float | None = None
         self._held_at_most = HELD
 
@@ -69,32 +71,42 @@ class Clearing:
 
     async def _work(self, hand: Hand) -> None:
         report = self._report
-        while not self._is_over():
+        while not self._is_over(hand):
             # No more than there were at the start: what comes while we work was not asked for.
-            batch = await hand.receive(min(_AHEAD, report.total - report.seen), PATIENCE)
+            batch = await hand.receive(min(_AHEAD, self._left(hand)), PATIENCE)
             if not batch:
-                report.stopped = f"{report.total - report.seen} did not come: somebody else has them in hand"
+                report.stopped = f"{self._left(hand)} did not come: somebody else has them in hand"
                 return
             size = self._pace.portion(len(batch))
             for start in range(0, len(batch), size):
-                if self._is_over():
+                if self._is_over(hand):
                     break  # the rest is later in the log than all that was settled, or is given back
-                chosen = await self._sort(batch[start : start + size])
+                chosen = await self._sort(hand, batch[start : start + size])
                 await self._pace.take(len(chosen))
                 # A replay that is confirmed is acked, too, whoever cancels us.
                 await _finished(self._carry_out(hand, [one for one in chosen if one.delivery in hand.held]))
                 self._progress(report)
 
-    def _is_over(self) -> bool:
-        return bool(self._report.stopped) or self._report.seen >= self._report.total or self._judge.has_enough
+    def _left(self, hand: Hand) -> int:
+        """How many are still to come: what was taken away after we had seen it comes again."""
+        uncounted = self._skipped + sum(one not in hand.held for one in self._returned)
+        return self._report.total + hand.lost - uncounted - self._report.seen
 
-    async def _sort(self, deliveries: Sequence[Delivery]) -> list[Chosen]:
+    def _is_over(self, hand: Hand) -> bool:
+        return bool(self._report.stopped) or self._left(hand) <= 0 or self._judge.has_enough
+
+    async def _sort(self, hand: Hand, deliveries: Sequence[Delivery]) -> list[Chosen]:
         chosen = []
         for delivery in deliveries:
             if self._judge.has_enough:
                 break
-            if is_of_run(delivery, self._run):
+            if delivery not in hand.held:
+                self._skipped += 1  # lost before we had seen it
+            elif is_of_run(delivery, self._run):
                 self._returned[delivery] = None
+            elif delivery.message_id in self._acted_on:
+                self._skipped += 1
+                self._report.unsettled += await hand.ack([delivery]) - self._acted_on[delivery.message_id]
             elif (one := await self._judge.judge(delivery)) is not None:
                 chosen.append(one)
             else:
@@ -121,6 +133,8 @@ class Clearing:
         self._report.unsettled += len(leaving)
         lost = await hand.ack([one.delivery for one in chosen if one.delivery in gone])
         self._report.unsettled -= len(leaving) - lost
+        if lost:  # nobody says which; those that come again are only acked
+            self._acted_on |= dict.fromkeys([one.letter.id for one in leaving], 1)
         if self._must_write_anew(hand):
             await self._write_anew(hand, self._kept)
         if len(self._returned) >= self._held_at_most:
@@ -171,6 +185,8 @@ class Clearing:
     async def _write_anew(self, hand: Hand, staying: dict[Delivery, None]) -> None:
         """Raises the error of one that could not be: it stays where it is, and the run ends."""
         deliveries = [delivery for delivery in staying if delivery in hand.held]
+        if staying is self._returned:
+            self._skipped += len(staying) - len(deliveries)
         staying.clear()
         self._kept_since = None if staying is self._kept else self._kept_since
         if not deliveries:
@@ -182,7 +198,9 @@ class Clearing:
             bare = await sender.send_chunk([self._as_it_lies(deliveries[index], {}) for index in full])
             errors = {index: error for index, error in errors.items() if index not in full}
             errors |= {full[place]: error for place, error in bare.items()}
-        await hand.ack([one for index, one in enumerate(deliveries) if index not in errors])
+        written = [one for index, one in enumerate(deliveries) if index not in errors]
+        if await hand.ack(written):
+            self._acted_on |= dict.fromkeys([one.message_id for one in written], 0)
         for error in errors.values():
             raise error
 

@@ -16,10 +16,12 @@ logger = logging.getLogger("unibus.dead_letters")
 
 
 class Hand:
-    """Of one run. held: what is unsettled and ours, in the order of arrival."""
+    """Of one run. held: what is unsettled and ours, in the order of arrival. lost: how many were taken away, and come
+    again."""
 
     def __init__(self, session: Session, queue: Queue, prefetch: int) -> None:
         self.held: dict[Delivery, None] = {}
+        self.lost = 0
         self._driver = session.driver
         self._clock = session.clock
         self._queue = queue
@@ -52,7 +54,7 @@ class Hand:
         return batch
 
     async def ack(self, deliveries: Sequence[Delivery]) -> int:
-        """Off the queue. Returns how many were not ours any more: those come again."""
+        """Off the queue. Returns how many were not ours any more: those come again, too."""
         lost, most = 0, self._driver.capabilities.settle.messages
         for start in range(0, len(deliveries), most):
             some = deliveries[start : start + most]
@@ -60,6 +62,8 @@ class Hand:
                 await self._subscription.settle(some, Outcome.ACK)
             except SettlementLost as error:
                 lost += error.count
+                told = sum(delivery not in self.held for delivery in some)
+                self.lost += max(error.count - told, 0)
             for delivery in some:
                 self.held.pop(delivery, None)
         return lost
@@ -68,4 +72,6 @@ class Hand:
         if isinstance(event, Lost):
             logger.debug("%d letters of %s were taken away", len(event.deliveries), self._queue)
             for delivery in event.deliveries:
-                self.held.pop(delivery, None)
+                if delivery in self.held:
+                    del self.held[delivery]
+                    self.lost += 1

@@ -14,7 +14,22 @@ from unibus import Bus, ConfigurationError, Message, Queue, Reject, UnsupportedC
 from unibus.dead_letters.report import Report
 from unibus.driver import Outcome
 from unibus.errors import BatchError, ConnectionLost, DestinationNotFound, MessageTooLarge, SettlementLost
-from unibus.testing.faults import Call, Fault, Faults, Hold, Proceed, raising, raising_after, rejecting, unanswered
+from unibus.memory import MemoryDriver
+from unibus.memory.alarm import NEVER
+from unibus.memory.queue_subscription import QueueSubscription
+from unibus.testing.faults import (
+    Call,
+    Fault,
+    Faults,
+    Hold,
+    Kind,
+    Proceed,
+    innermost,
+    raising,
+    raising_after,
+    rejecting,
+    unanswered,
+)
 
 
 async def test_once_its_handler_is_mended_a_letter_is_handled_once(harness: MemoryHarness) -> None:
@@ -378,6 +393,30 @@ async def test_letters_that_were_taken_away_are_counted(harness: MemoryHarness) 
         faults.add("settle", raising(lambda: SettlementLost("gone", count=2)), when=to("orders.dlq", Outcome.ACK))
         report = await harness.passing(shop.bus.dead_letters("orders").replay())
     assert (report.done, report.unsettled, report.complete) == (3, 2, False)
+
+
+@pytest.mark.parametrize("lost_at", ["send", "settle"])
+async def test_what_is_taken_away_comes_again_and_is_replayed_once(harness: MemoryHarness, lost_at: Kind) -> None:
+    if harness.capabilities.positional:
+        pytest.skip("a log takes away partitions, when others come")
+    faults, held = Faults(), Hold(answer=lost_at == "send")
+    shop = Shop(harness, faults)
+    shop.mend()
+    async with harness.running(shop.bus):
+        await put(shop.bus.driver, Queue("orders.dlq"), [letter(n, record()) for n in range(8)])
+        faults.add(lost_at, held, when=to("orders") if lost_at == "send" else to("orders.dlq", Outcome.ACK))
+        running = asyncio.create_task(shop.bus.dead_letters("orders").replay("id!~5"))
+        await harness.until(held.reached.is_set, "it is replayed, and not acked yet")
+        memory = innermost(shop.bus.driver)
+        assert isinstance(memory, MemoryDriver)
+        for subscription in memory._subscriptions:
+            if isinstance(subscription, QueueSubscription) and subscription.source.name == "orders.dlq":
+                subscription.expire(NEVER)
+        held.release()
+        report = await harness.passing(running)
+        await shop.has(harness, dead=1, handled=7)
+    assert (report.total, report.done, report.unsettled, report.stopped) == (8, 7, 0, "")
+    assert set(shop.runs.values()) == {1}
 
 
 async def test_a_broker_that_goes_away_ends_the_run_with_a_report(harness: MemoryHarness) -> None:
