@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.contract.harnesses import MemoryHarness
+from tests.contract.harnesses import MemoryHarness, MemoryQueueHarness
 from tests.unit.dead_letters.tools import Shop, letter, put, record
 from unibus import Bus, ConfigurationError, Message, Queue, Reject, UnsupportedCapability, dead_letter, registry
 from unibus.dead_letters.report import Report
@@ -218,6 +218,26 @@ async def test_a_rate_is_never_exceeded_and_leases_last(harness: MemoryHarness) 
     with pytest.raises(ConfigurationError, match="rate=0"):
         async with harness.connected(shop.bus):
             await shop.bus.dead_letters("orders").replay(rate=0)
+
+
+class ShortHoldHarness(MemoryQueueHarness):
+    options = "hold=60"
+
+
+async def test_nothing_is_held_for_longer_than_the_broker_allows() -> None:
+    harness = ShortHoldHarness()
+    await harness.begin()
+    shop = Shop(harness)
+    shop.mend()
+    async with harness.running(shop.bus):
+        await put(shop.bus.driver, Queue("orders.dlq"), [letter(n, record()) for n in range(20)])
+        report = await harness.passing(shop.bus.dead_letters("orders").replay("id!~000000", rate=0.2))
+        await shop.has(harness, dead=1, handled=19)
+        (left,) = await shop.bus.dead_letters("orders").browse()
+        assert not left.delivery.redelivered, "it was written anew in time, and not taken away from us"
+    assert (report.done, report.unmatched, report.unsettled, report.stopped) == (19, 1, 0, "")
+    assert set(shop.runs.values()) == {1}
+    await harness.end()
 
 
 async def test_letters_are_named_by_their_ids(harness: MemoryHarness) -> None:
