@@ -13,7 +13,13 @@ from tests.unit.dead_letters.tools import Shop, letter, put, record
 from unibus import Bus, ConfigurationError, Message, Queue, Reject, UnsupportedCapability, dead_letter, registry
 from unibus.dead_letters.report import Report
 from unibus.driver import Outcome
-from unibus.errors import BatchError, ConnectionLost, DestinationNotFound, MessageTooLarge, SettlementLost
+from unibus.errors import (
+    BatchError,
+    ConnectionLost,
+    DestinationNotFound,
+    MessageTooLarge,
+    SettlementLost,
+)
 from unibus.memory import MemoryDriver
 from unibus.memory.alarm import NEVER
 from unibus.memory.queue_subscription import QueueSubscription
@@ -453,6 +459,34 @@ async def test_a_broker_that_goes_away_ends_the_run_with_a_report(harness: Memor
         await harness.passing(shop.bus.dead_letters("orders").replay())
         await shop.has(harness, dead=0, handled=300)
     assert set(shop.runs.values()) == {1}
+
+
+@pytest.mark.parametrize("killed_at", ["send", "settle"])
+async def test_a_tool_that_is_killed_loses_nothing_and_repeats_what_was_in_flight(
+    harness: MemoryHarness, killed_at: Kind
+) -> None:
+    shop, faults, held = Shop(harness), Faults(), Hold(answer=killed_at == "send")
+    shop.mend()
+    tool = harness.bus(faults=faults)
+    async with harness.running(shop.bus):
+        await put(shop.bus.driver, Queue("orders.dlq"), [letter(n, record()) for n in range(400)])
+        async with harness.connected(tool):
+            name = "orders" if killed_at == "send" else "orders.dlq"
+            faults.add(killed_at, held, when=lambda call: call.name == name, skip=1)
+            running = asyncio.create_task(tool.dead_letters("orders").replay("id!~7"))
+            await harness.until(held.reached.is_set, "the second batch is replayed")
+            await harness.abandon(tool)
+            held.release()
+            await harness.until(running.done, "the run has ended")
+            assert running.exception() is not None or not running.result().complete
+        await harness.passing(shop.bus.dead_letters("orders").replay("id!~7"))
+        meant = {n for n in range(400) if "7" not in str(n)}
+        await harness.until(lambda: set(shop.handled) == meant, "all are handled")
+        await harness.silent()
+        left = {int(one.body or b"") for one in await shop.bus.dead_letters("orders").browse(limit=None)}
+    assert left == set(range(400)) - meant
+    assert max(shop.runs.values()) <= 2
+    assert sum(count == 2 for count in shop.runs.values()) <= 100, "a batch at most"
 
 
 async def test_who_is_cancelled_ends_what_is_in_flight(harness: MemoryHarness) -> None:
