@@ -4,6 +4,7 @@ the broker has left in the end."""
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections import Counter
@@ -15,7 +16,7 @@ from tests.brokers import broker
 from tests.faults.books import Books
 from tests.faults.hopping import Hopping
 from tests.faults.hops import AFTER, DIED, Death, Hop, Left, Point, allowed, complaints, repeated, unsettled_of
-from tests.faults.journal import Journal, Reading
+from tests.faults.journal import Entry, Journal, Reading
 from tests.faults.load import message_id, payload
 from tests.faults.matrix import Matrix, Row
 from tests.faults.processes import Processes, Worker
@@ -69,6 +70,7 @@ class Crossing:
         self._reading = Reading(folder)
         self._sent = Journal(folder / "sent.journal")
         self._died: dict[Point, Worker] = {}
+        self._rest: Worker
 
     async def cross(self) -> None:
         began = time.monotonic()
@@ -77,13 +79,13 @@ class Crossing:
                 await bus.driver.declare(Topology(create=tuple(self._sources())))
                 await self._send(bus, range(SENT))
                 await self._let_die()
-                rest = await self._handle_rest(bus)
+                await self._handle_rest(bus)
                 await self._processes.stop()
                 left = await asyncio.gather(*[self._left(bus, hop) for hop in self._hops.values()])
         finally:
             await self._processes.kill_all()
         self._reading.catch_up()
-        self.unwell = rest.complaints(self._reading.entries)
+        self.unwell = self._rest.complaints(self._reading.entries)
         for (point, hop), found in zip(self._hops.items(), left, strict=True):
             self._judge(point, hop, found, time.monotonic() - began)
 
@@ -113,14 +115,13 @@ class Crossing:
 
         await asyncio.gather(*[let_die(place, point) for place, point in enumerate(self._hops)])
 
-    async def _handle_rest(self, bus: Bus) -> Worker:
+    async def _handle_rest(self, bus: Bus) -> None:
         """By one process for all hops, until nothing moves any more."""
-        rest = await self._start("rest", list(self._hops.values()))
+        rest = self._rest = await self._start("rest", list(self._hops.values()))
         await self._until(lambda: any(entry.pid == rest.pid for entry in self._reading.by_kind("ready")))
         await self._send(bus, range(SENT, SENT + LATER))
         await self._until(self._all_done)
         await self._until(self._is_quiet)
-        return rest
 
     async def _start(self, name: str, hops: list[Hop], point: Point | None = None) -> Worker:
         task = Hopping(
@@ -166,12 +167,20 @@ class Crossing:
         death = Death(victim.code, victim.stderr(), unsettled_of(own) & begun)
         victim.killed = victim.code == DIED
         found = self.found[point] = [*complaints(hop, books, death, left), *victim.complaints([])]
+        if (recovery := self._recovery(entries)) > self._site.server.bounds.redelivery:
+            found.append(f"it took {recovery:.1f} s until anything of it went on")
         server = f"{self._broker.name} {self._broker.version}"
         row = Row(f"dies at {point}", server, SENT + LATER, self._matrix.seed)
         row.confirmed, row.handled, row.lost = len(books.confirmed), len(books.handled), str(len(books.lost))
         row.duplicates = f"{repeated(books, left)} (<= {allowed(hop, books, death)})"
+        row.recovery = f"{recovery:.1f}"
         row.seconds, row.outcome = f"{seconds:.0f}", "FAILED" if found else "ok"
         self._matrix.rows.append(row)
+
+    def _recovery(self, entries: Sequence[Entry]) -> float:
+        """Seconds until the first of its messages is begun by the process that handles the rest."""
+        ready = min((e.at for e in self._reading.by_kind("ready") if e.pid == self._rest.pid), default=-math.inf)
+        return min((e.at for e in entries if e.pid == self._rest.pid and e.kind == "begun"), default=math.inf) - ready
 
 
 def _hop(name: str, point: Point) -> Hop:

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from tests.faults.books import Books
 from tests.faults.journal import Entry
 
-AFTER = 2.5
-"""Seconds after which a retry comes. On Kafka two hops by way of a tier, and a wait in the forwarder's memory."""
+AFTER = 4.0
+"""Seconds after which a retry comes. On Kafka it passes through tiers more than once, and ends in the memory of a forwarder."""
 SOON = 0.9
 """Seconds of a retry that waits in the process."""
 DIED = 9

@@ -48,6 +48,13 @@ class Worker:
             self._process.kill()
         await self._process.wait()
 
+    def freeze(self) -> None:
+        """It stands still, and does not know, until `thaw`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
     async def ended(self, within: float = STOP_WITHIN) -> bool:
         """Whether it ends by itself in time."""
         waiting = asyncio.ensure_future(self._process.wait())
