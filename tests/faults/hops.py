@@ -14,7 +14,7 @@ from tests.faults.books import Books
 from tests.faults.journal import Entry
 
 AFTER = 4.0
-"""Seconds after which a retry comes. On Kafka it passes through tiers more than once, and ends in the memory of a forwarder."""
+"""Seconds after which a retry comes: on Kafka by way of more than one tier, and of a forwarder's memory."""
 SOON = 0.9
 """Seconds of a retry that waits in the process."""
 DIED = 9
