@@ -110,7 +110,8 @@ class Crossing:
         async def let_die(place: int, point: Point) -> None:
             async with places:
                 worker = await self._start(f"{place:02d}", [self._hops[point]], point)
-                await worker.ended(PATIENCE)
+                if not await worker.ended(PATIENCE):
+                    await worker.kill()  # it would take part in what follows
                 self._died[point] = worker
 
         await asyncio.gather(*[let_die(place, point) for place, point in enumerate(self._hops)])

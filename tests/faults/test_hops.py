@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -21,12 +21,7 @@ SITES = [
     Site(REDIS_7, [*EVERYWHERE, *MOVING], "tests.faults.redis_steps"),
     Site(KAFKA, [*EVERYWHERE, *COMMITTING, *FORWARDING], "tests.faults.kafka_steps", "&partitions=1"),
 ]
-
-
-def cells() -> Iterator[object]:
-    for site in SITES:
-        for point in site.points:
-            yield pytest.param(site, point, id=f"{site.server.name}-{point}")
+CELLS = [pytest.param(site, point, id=f"{site.server.name}-{point}") for site in SITES for point in site.points]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +42,7 @@ def crossings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return crossing
 
 
-@pytest.mark.parametrize(("site", "point"), cells())
+@pytest.mark.parametrize(("site", "point"), CELLS)
 def test_a_death_at_a_step_of_a_hop(crossings: Callable[[Site], Crossing], site: Site, point: Point) -> None:
     if found := crossings(site).found[point]:
         pytest.fail("\n".join(found), pytrace=False)
