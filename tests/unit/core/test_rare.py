@@ -312,11 +312,11 @@ async def test_a_short_retry_at_shutdown_keeps_its_attempt_where_it_can_be_resen
 @pytest.mark.parametrize(
     ("errors", "lost", "seconds"),
     [
-        ([SettlementLost("stale", count=2)], 2, 0.0),
+        ([SettlementLost("stale", count=1)], 1, 0.0),
         ([ConnectionLost("cut")], 0, 0.2),
-        ([ConnectionLost("cut")] * 5, 3, 3.0),
-        ([RuntimeError("a bug of the driver")], 3, 0.0),
-        ([asyncio.CancelledError()], 3, 0.0),
+        ([ConnectionLost("cut")] * 5, 1, 3.0),
+        ([RuntimeError("a bug of the driver")], 1, 0.0),
+        ([asyncio.CancelledError()], 1, 0.0),
     ],
 )
 async def test_settlements_that_fail_are_tried_again_or_counted(errors: list[Any], lost: int, seconds: float) -> None:
@@ -326,7 +326,7 @@ async def test_settlements_that_fail_are_tried_again_or_counted(errors: list[Any
     async def handle(order: Order) -> None: ...
 
     clock, driver = await opened(bus, {})
-    await bus.producer("orders").send_many([Order(id=number) for number in range(3)])
+    await bus.producer("orders").send(Order(id=1))  # one: how many share a settlement depends on how long they take
     driver.fail_settles = list(errors)
     async with bus.consuming():
         (consumer,) = bus.session.consumers
