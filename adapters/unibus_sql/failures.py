@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from unibus.errors import AccessDenied, ConnectionLost, DestinationNotFound, DriverError, Throttled
 
@@ -44,10 +44,15 @@ def translate(error: BaseException, doing: str) -> DriverError:
     ours, advice = _known(cause)
     if ours is not None:
         return ours(f"{words}; {advice}")
-    lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or isinstance(error, OSError) or not isinstance(error, DBAPIError):
+    if not isinstance(error, DBAPIError) or error.connection_invalidated or _is_unsaid(error):
         return ConnectionLost(words)
     return DriverError(words)
+
+
+def _is_unsaid(error: DBAPIError) -> bool:
+    """No server has said it, so there is none."""
+    told = getattr(error.orig, "sqlstate", None) or hasattr(error.orig, "sqlite_errorcode")
+    return isinstance(error, OperationalError) and not told
 
 
 def _known(cause: BaseException) -> tuple[type[DriverError] | None, str]:

@@ -33,6 +33,7 @@ class SqlTransaction:
         self.resource = AsyncSession(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
         self._forget = forget
         self._bounded = bounded
+        self._torn = False
 
     async def commit(self, without: Sequence[str] = ()) -> None:
         """Keep the effect and the keys, less those of `without`.
@@ -51,7 +52,10 @@ class SqlTransaction:
         await self.resource.commit()
         if without:
             await self.connection.execute(self._forget, {"keys": json.dumps(spelled_all(without))})
+        # If this fails half-way the connection may still be in the transaction: whoever got it next would see our keys.
+        self._torn = True
         await self.connection.commit()
+        self._torn = False
 
     async def end(self) -> None:
         """Undo what is not committed, and give the connection back, whoever is cancelled meanwhile."""
@@ -63,6 +67,8 @@ class SqlTransaction:
         except FOREIGN as error:
             logger.debug("a session could not be closed: %s", error)
         try:
+            if self._torn:
+                await self.connection.invalidate()
             await self.connection.close()
         except FOREIGN as error:
             logger.debug("a connection could not be given back: %s", error)

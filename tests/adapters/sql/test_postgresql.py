@@ -107,7 +107,7 @@ async def test_a_server_that_is_killed_amid_the_work(effects: Effects, engine: A
     bus, orders = Bus("memory://"), [name(f"o{number:03d}") for number in range(100)]
 
     @bus.consumer("orders", concurrency=10)
-    @idempotent(store=server.url)
+    @idempotent(key=lambda message: message.data, store=server.url)
     @retry(on=Exception, attempts=100, backoff=constant(0.3))
     async def handle(order: str, session: AsyncSession) -> None:
         await session.execute(effects.table.insert().values(what=order))
