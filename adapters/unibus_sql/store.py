@@ -70,9 +70,18 @@ class SqlStore:
     async def open(self) -> None:
         """Connect, and create the table unless it is there."""
         try:
+            await self._create()
+        except BaseException:
+            await self._dispose()
+            raise
+        self._open = True
+        self._swept_at = self._clock.monotonic()
+
+    async def _create(self) -> None:
+        try:
             async with asyncio.timeout(self._timeout), self._engine.connect() as connection:
-                if (begin := self._dialect.begin if self._dialect.serial else self._dialect.creating) is not None:
-                    await connection.execute(begin)
+                if (first := self._dialect.begin if self._dialect.serial else self._dialect.creating) is not None:
+                    await connection.execute(first)
                 await connection.run_sync(METADATA.create_all)
                 await connection.commit()
         except FOREIGN as error:
@@ -82,14 +91,15 @@ class SqlStore:
                     f"{ours}; who may not create the table finds its DDL in unibus_sql's README"
                 ) from error
             raise ours from error
-        self._open = True
-        self._swept_at = self._clock.monotonic()
 
     async def close(self) -> None:
         self._open = False
         if self._sweeping is not None:
             self._sweeping.cancel()
             await asyncio.wait([self._sweeping])
+        await self._dispose()
+
+    async def _dispose(self) -> None:
         if self._owned:
             await self._engine.dispose()
 

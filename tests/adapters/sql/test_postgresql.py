@@ -100,6 +100,7 @@ async def test_a_commit_without_an_answer(url: str, proxy: FaultProxy, effects: 
     assert attempts == [1]
 
 
+@pytest.mark.parametrize("url", ["asyncpg"], indirect=True)
 async def test_a_server_that_is_killed_amid_the_work(effects: Effects, engine: AsyncEngine, name: Name) -> None:
     server = broker("postgresql")
     if not server.ours:
