@@ -170,15 +170,15 @@ def _bar(
 
 
 def _summary(box: DeadLetters, report: Report, done: str) -> Text:
-    lines = [Text(f"{report.done} of {_letters(report.total)} of {box.queue} {done}", style="bold")]
+    lines = [Text(f"{report.done:,} of {_letters(report.total)} of {box.queue} {done}", style="bold")]
     if report.unmatched:
-        lines.append(Text(f"{report.unmatched} not meant"))
+        lines.append(Text(f"{report.unmatched:,} not meant"))
     if report.tired:
-        lines.append(Text(f"{report.tired} replayed three times already: they stay; --force replays them", "yellow"))
+        lines.append(Text(f"{report.tired:,} replayed three times already: they stay; --force replays them", "yellow"))
     if report.unsettled:
         lines.append(Text(f"{report.unsettled} of them may still be there: the broker had taken them back", "yellow"))
     if report.failed:
-        lines.append(Text(f"{report.failed} could not be, and stay:", "red"))
+        lines.append(Text(f"{report.failed:,} could not be, and stay:", "red"))
         for letter_id, reason in list(report.reasons.items())[:_SHOWN_REASONS]:
             lines.append(Text(f"  {one_line(letter_id)}: {one_line(reason)}"))
         if report.failed > _SHOWN_REASONS:
