@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.brokers import broker
 from tests.faults.books import Books
 from tests.faults.hopping import Hopping
-from tests.faults.hops import AFTER, DIED, Death, Hop, Left, Point, allowed, complaints, repeated, unsettled_of
+from tests.faults.hops import DIED, Death, Hop, Left, Point, allowed, complaints, repeated, unsettled_of
 from tests.faults.journal import Entry, Journal, Reading
 from tests.faults.load import message_id, payload
 from tests.faults.matrix import Matrix, Row
@@ -32,8 +32,8 @@ LATER = 4
 AT_ONCE = 6
 """Victims that live at once."""
 PATIENCE = 60.0
-QUIET = AFTER + 1.5
-"""Seconds without a run that show that nothing is on its way any more: the longest delay, and some for its moves."""
+MOVES = 1.5
+"""Seconds that the moves of a delayed message may add to its delay."""
 LOOK_EVERY = 0.05
 
 
@@ -148,8 +148,9 @@ class Crossing:
         return self._reading.ids("confirmed") <= ended
 
     def _is_quiet(self) -> bool:
+        """For so long that nothing can be on its way any more."""
         last = max((entry.at for entry in self._reading.by_kind("begun")), default=0.0)
-        return time.monotonic() - last > QUIET
+        return time.monotonic() - last > max(hop.after for hop in self._hops.values()) + MOVES
 
     # --- the reckoning --------------------------------------------------------------------------------
 
@@ -181,8 +182,9 @@ class Crossing:
     def _recovery(self, entries: Sequence[Entry]) -> float:
         """Seconds until the first of its messages is begun by the process that handles the rest."""
         ready = min((e.at for e in self._reading.by_kind("ready") if e.pid == self._rest.pid), default=-math.inf)
-        return min((e.at for e in entries if e.pid == self._rest.pid and e.kind == "begun"), default=math.inf) - ready
+        first = min((e.at for e in entries if e.pid == self._rest.pid and e.kind == "begun"), default=math.inf)
+        return max(first - ready, 0.0)
 
 
 def _hop(name: str, point: Point) -> Hop:
-    return Hop(name=name, message=message_id(name, FAILS), verdict=point.verdict, group=point.group)
+    return Hop(name=name, message=message_id(name, FAILS), verdict=point.verdict, group=point.group, after=point.after)

@@ -9,7 +9,7 @@ import signal
 import time
 from typing import Any, NoReturn
 
-from tests.faults.hops import AFTER, DIED, Hop, Step
+from tests.faults.hops import DIED, Hop, Step
 from tests.faults.journal import Journal
 from unibus import registry
 from unibus.driver import Connect, Delivery, Outcome
@@ -54,7 +54,7 @@ class Dying:
 
     def is_due(self) -> bool:
         """By a count that began later than the broker's."""
-        return self._resent_at is not None and time.time() > self._resent_at + AFTER
+        return self._resent_at is not None and time.time() > self._resent_at + self.hop.after
 
     def reaches(self, *steps: Step) -> None:
         """Die, if it is one of these."""

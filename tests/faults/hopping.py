@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from tests.faults.dying import Dying
 from tests.faults.following import follow_parent, journal_logs
-from tests.faults.hops import AFTER, SOON, Hop, Step
+from tests.faults.hops import Hop, Step
 from tests.faults.journal import Journal
 from tests.faults.load import payload
 from unibus import Bus, Message, Reject, Retry
@@ -44,13 +44,12 @@ def _consume(bus: Bus, hop: Hop, journal: Journal, dying: Dying | None) -> None:
         if data != payload(message.id):
             journal.write("corrupt", message.id, text=data[:200])
         if message.id == hop.message and (hop.verdict == "dead" or message.attempt == 1):
-            after = AFTER if hop.verdict == "retry" else SOON
             if dying is not None:
                 dying.failed()
             if hop.verdict == "dead":
                 raise Reject("it always fails")
-            journal.write("failed", message.id, attempt=message.attempt, value=after)
-            raise Retry(after)
+            journal.write("failed", message.id, attempt=message.attempt, value=hop.after)
+            raise Retry(hop.after)
         journal.write("ended", message.id, attempt=message.attempt)
 
     if hop.group:

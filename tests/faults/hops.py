@@ -14,7 +14,9 @@ from tests.faults.books import Books
 from tests.faults.journal import Entry
 
 AFTER = 4.0
-"""Seconds after which a retry comes: on Kafka by way of more than one tier, and of a forwarder's memory."""
+"""Seconds after which a retry comes."""
+AFTER_TIERS = 9.0
+"""The same, of one that goes from tier to tier however late a busy machine looks for it first: they last a second."""
 SOON = 0.9
 """Seconds of a retry that waits in the process."""
 DIED = 9
@@ -40,6 +42,13 @@ class Point:
     verdict: Verdict
     step: Step
     group: bool = False
+
+    @property
+    def after(self) -> float:
+        """Seconds between the failure and the retry."""
+        if self.verdict == "wait":
+            return SOON
+        return AFTER_TIERS if self.step.startswith("tier") else AFTER
 
     def __str__(self) -> str:
         what = {"retry": "retry", "wait": "short retry", "dead": "dead letter"}[self.verdict]
@@ -67,12 +76,13 @@ FORWARDING = [Point("retry", step) for step in FORWARDED]
 
 class Hop(BaseModel):
     """What a consumer has to know of it. name: of its queue, or of the topic and its group. message: the one that
-    fails; all others are handled."""
+    fails; all others are handled. after: seconds until its retry."""
 
     name: str
     message: str
     verdict: Verdict
     group: bool
+    after: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ VICTIM, REST = 1, 2
 
 
 def hop(verdict: Verdict = "retry") -> Hop:
-    return Hop(name="q", message=FAILING, verdict=verdict, group=False)
+    return Hop(name="q", message=FAILING, verdict=verdict, group=False, after=SOON)
 
 
 def entry(kind: str, id: str, at: float = 0.0, *, attempt: int = 1, value: float = 0.0, text: str = "") -> Entry:  # noqa: A002
