@@ -6,11 +6,13 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import Column, Integer, MetaData, String, Table
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import registry
 
 from tests.brokers import broker
 from unibus.driver import SystemClock, Url
@@ -65,6 +67,9 @@ class Effects:
         self.engine = engine
         name = f"effects_{uuid.uuid4().hex[:8]}"
         self.table = Table(name, MetaData(), Column("id", Integer, primary_key=True), Column("what", String))
+
+        self.row: Any = type("Row", (), {})
+        registry().map_imperatively(self.row, self.table)
 
     async def all(self) -> list[str]:
         async with self.engine.connect() as connection:

@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from tests.adapters.sql.conftest import Effects, opened
 from tests.adapters.store_cases import StoreCases, claimed, until
 from unibus.clock import SystemClock
 from unibus.driver import Url
-from unibus.errors import ConfigurationError, ConnectionLost, DestinationNotFound, DriverError, NotOpen
+from unibus.errors import ConfigurationError, ConnectionLost, DestinationNotFound, NotOpen
 from unibus.idempotency.store import Done, Held, InProgress, New
 from unibus.idempotency.transaction import TransactionalStore
 from unibus.testing import MovableClock
@@ -179,16 +180,15 @@ async def test_a_claim_holds_the_key_against_a_transaction_until_it_lapses(store
     assert await store.complete([lapsing], 60) == [False]
 
 
-async def test_what_the_database_refuses_at_the_end_is_the_handlers_failure(
+async def test_what_the_database_refuses_at_the_end_is_said_in_its_own_words(
     store: SqlStore, effects: Effects, name: Name
 ) -> None:
+    """It is the handler's failure, not the store's."""
     async with store.transaction([name("k")], 60) as transaction:
-        connection = await transaction.resource.connection()
-        await connection.run_sync(lambda _: None)
         await transaction.resource.execute(effects.table.insert().values(id=1, what="first"))
-        with pytest.raises(Exception, match=r"(?i)unique") as raised:
-            await transaction.resource.execute(effects.table.insert().values(id=1, what="second"))
-    assert not isinstance(raised.value, DriverError)
+        transaction.resource.add(effects.row(id=1, what="second"))  # written at the commit
+        with pytest.raises(IntegrityError, match=r"(?i)unique"):
+            await transaction.commit()
     assert isinstance((await store.claim([name("k")], "a", 60))[0], New)
     assert await effects.all() == []
 
