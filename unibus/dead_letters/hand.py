@@ -12,6 +12,9 @@ from unibus.errors import SettlementLost, UnsupportedCapability
 from unibus.leases import Renewal
 from unibus.session import Session
 
+GIVEN_BACK = 2.0
+"""Seconds within which a broker counts what it got back; somebody else may have it by then."""
+
 logger = logging.getLogger("unibus.dead_letters")
 
 
@@ -47,6 +50,8 @@ class Hand:
         if self._renewal is not None:
             self._renewal.stop()
         await self._subscription.close()
+        if self.held and error is None:
+            await self._given_back()
 
     async def receive(self, most: int, wait: float) -> Sequence[Delivery]:
         batch = await self._subscription.receive(min(most, self._driver.capabilities.receive.messages), wait)
@@ -67,6 +72,15 @@ class Hand:
             for delivery in some:
                 self.held.pop(delivery, None)
         return lost
+
+    async def _given_back(self) -> None:
+        """Return once the broker counts what we held among what lies there, so that whoever looks next finds it."""
+        until = self._clock.monotonic() + GIVEN_BACK
+        while self._clock.monotonic() < until:
+            depth = await self._driver.depth(self._queue)
+            if depth.ready + (depth.in_flight or 0) >= len(self.held):
+                return
+            await self._clock.sleep(0.02)
 
     def _on_event(self, event: DriverEvent) -> None:
         if isinstance(event, Lost):
