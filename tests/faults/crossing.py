@@ -166,7 +166,7 @@ class Crossing:
         books = Books(entries, set(left.letters))
         begun = {entry.id for entry in entries if entry.pid == victim.pid and entry.kind == "begun"}
         own = [entry for entry in self._reading.entries if entry.pid == victim.pid]
-        death = Death(victim.code, victim.stderr(), unsettled_of(own) & begun)
+        death = Death(victim.pid, victim.code, victim.stderr(), unsettled_of(own) & begun, point.resends)
         victim.killed = victim.code == DIED
         found = self.found[point] = [*complaints(hop, books, death, left), *victim.complaints([])]
         if (recovery := self._recovery(entries)) > self._site.server.bounds.redelivery:

@@ -44,6 +44,11 @@ class Point:
     group: bool = False
 
     @property
+    def resends(self) -> bool:
+        """Whether the message is sent again before the process dies."""
+        return self.verdict != "dead" and self.step not in ("handler failed", "waits")
+
+    @property
     def after(self) -> float:
         """Seconds between the failure and the retry."""
         if self.verdict == "wait":
@@ -87,11 +92,14 @@ class Hop(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How the victim ended. unsettled: the ids of what the broker had to take for undone."""
+    """How the victim ended. unsettled: the ids of what the broker had to take for undone. resent: whether there is a
+    copy by it of the message that failed."""
 
+    pid: int
     code: int | None
     said: str
     unsettled: Collection[str]
+    resent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +137,22 @@ def complaints(hop: Hop, books: Books, death: Death, left: Left) -> list[str]:
             found.append(f"{message} is a dead letter {count} times{_standing(message, death)}")
     if hop.verdict == "dead" and hop.message in books.handled:
         found.append(f"{hop.message} was handled in the end, though it fails always")
-    found += books.early({})
+    found += early(hop, books, death)
     if left.ready or left.in_flight or left.delayed:
         found.append(f"left behind: {left.ready} ready, {left.in_flight} in flight, {left.delayed} delayed")
     return found
+
+
+def early(hop: Hop, books: Books, death: Death) -> list[str]:
+    """Runs of the second attempt before their time: the first before the first copy is due, the second before the
+    second. One that was repeated on its way has no time of its own."""
+    dues = sorted(entry.at + entry.value for entry in books.of("failed") if death.resent or entry.pid != death.pid)
+    runs = sorted(entry.at for entry in books.of("begun") if entry.id == hop.message and entry.attempt == 2)
+    return [
+        f"{hop.message}: run {number} of attempt 2 is {due - at:.3f} s early"
+        for number, (at, due) in enumerate(zip(runs, dues, strict=False), start=1)
+        if at < due
+    ]
 
 
 def _standing(message: str, death: Death) -> str:

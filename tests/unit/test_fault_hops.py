@@ -38,10 +38,14 @@ def retried() -> list[Entry]:
 
 def judged(
     entries: list[Entry], *, verdict: Verdict = "retry", unsettled: tuple[str, ...] = (), code: int = DIED,
-    letters: dict[str, int] | None = None, ready: int = 0,
+    letters: dict[str, int] | None = None, ready: int = 0, resent: bool = True,
 ) -> list[str]:  # fmt: skip
     left = Left(letters or {}, ready)
-    return complaints(hop(verdict), Books(entries, set(left.letters)), Death(code, "", unsettled), left)
+    return complaints(hop(verdict), Books(entries, set(left.letters)), death(unsettled, code, resent=resent), left)
+
+
+def death(unsettled: tuple[str, ...], code: int = DIED, *, resent: bool = True) -> Death:
+    return Death(VICTIM, code, "", unsettled, resent)
 
 
 def test_a_hop_that_nothing_disturbed() -> None:
@@ -78,7 +82,16 @@ def test_others_are_judged_as_well() -> None:
 
 def test_a_retry_before_its_time() -> None:
     early = [*sent(), *failure(1), *run(FAILING, 1 + SOON - 0.1, attempt=2), *run(OTHER, 8)]
-    assert judged(early) == [f"{FAILING}, attempt 2: 0.100 s early"]
+    assert judged(early) == [f"{FAILING}: run 1 of attempt 2 is 0.100 s early"]
+
+
+def test_each_copy_has_its_time() -> None:
+    """The victim's was due long ago, and must not hide that another comes too early."""
+    copies = [*retried(), *failure(9.5), *run(FAILING, 10, attempt=2)]
+    assert judged(copies, unsettled=(FAILING,)) == [f"{FAILING}: run 2 of attempt 2 is 0.400 s early"]
+    alone = [*sent(), *failure(1), *failure(9.5), *run(FAILING, 10, attempt=2), *run(OTHER, 8)]
+    assert judged(alone, unsettled=(FAILING,)) == []
+    assert judged(alone, unsettled=(FAILING,), resent=False) == [f"{FAILING}: run 1 of attempt 2 is 0.400 s early"]
 
 
 @pytest.mark.parametrize(
@@ -103,10 +116,10 @@ def test_what_is_left_behind() -> None:
 
 def test_what_the_table_shows() -> None:
     books, left = Books([*retried(), *failure(6)]), Left({})
-    assert (repeated(books, left), allowed(hop(), books, Death(DIED, "", (FAILING,)))) == (1, 2)
+    assert (repeated(books, left), allowed(hop(), books, death((FAILING,)))) == (1, 2)
     letters = Left({FAILING: 2})
     books = Books([*sent(), entry("begun", FAILING, 1), entry("begun", FAILING, 6)], {FAILING})
-    assert (repeated(books, letters), allowed(hop("dead"), books, Death(DIED, "", (FAILING,)))) == (2, 2)
+    assert (repeated(books, letters), allowed(hop("dead"), books, death((FAILING,)))) == (2, 2)
 
 
 def test_what_a_victim_wrote_down() -> None:
