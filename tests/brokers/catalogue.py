@@ -47,6 +47,7 @@ class Spec:
 KAFKA: Final = "4.4.0"
 KAFKA_NODES: Final = 3
 MOTO: Final = "5.2.5"
+ELASTICMQ: Final = "1.6.11"
 
 
 def _rabbitmq(image: str, debian: str) -> Spec:
@@ -175,6 +176,19 @@ def _kafka_together(number: int, ports: Mapping[int, int], place: Place) -> dict
     return _kafka_node(place, number, ports) | _KAFKA_TOGETHER
 
 
+def _elasticmq_environment(place: Place) -> dict[str, str]:
+    options = {
+        "node-address.host": "127.0.0.1",
+        "node-address.port": place.port,
+        "rest-sqs.bind-hostname": place.bind,
+        "rest-sqs.bind-port": place.port,
+        "rest-sqs.sqs-limits": "strict",
+        "rest-stats.enabled": "false",
+        "aws.region": "eu-west-1",
+    }
+    return {"JAVA_OPTS": " ".join(["-Xmx256m", *(f"-D{name}={value}" for name, value in options.items())])}
+
+
 CATALOGUE: Final[Mapping[str, Spec]] = {
     "rabbitmq": _rabbitmq("rabbitmq:4", "trixie"),
     "rabbitmq-3": _rabbitmq("rabbitmq:3.10", "bookworm"),
@@ -209,6 +223,16 @@ CATALOGUE: Final[Mapping[str, Spec]] = {
         command=lambda place: ["-H", place.bind, "-p", str(place.port)],
         usual_port=5000,
         version=MOTO,
+    ),
+    "elasticmq": Spec(
+        image=f"softwaremill/elasticmq:{ELASTICMQ}",
+        local=Local("elasticmq", "trixie", {"ELASTICMQ": ELASTICMQ}),
+        url="http://127.0.0.1:{port}",
+        probe=probes.elasticmq,
+        environment=_elasticmq_environment,
+        command=lambda place: [],
+        usual_port=9324,
+        version=ELASTICMQ,
     ),
 }
 

@@ -79,13 +79,24 @@ def postgresql(url: SplitResult) -> str | None:
 
 
 def moto(url: SplitResult) -> str | None:
-    with _connected(url, 5000) as peer:
-        peer.sendall(b"GET /moto-api/data.json HTTP/1.0\r\n\r\n")
+    status, body = _got(url, 5000, "/moto-api/data.json")
+    return "" if status == 200 and isinstance(json.loads(body), dict) else None
+
+
+def elasticmq(url: SplitResult) -> str | None:
+    status, body = _got(url, 9324, "/?Action=ListQueues")
+    return "" if status == 200 and b"<ListQueuesResponse" in body else None
+
+
+def _got(url: SplitResult, default: int, path: str) -> tuple[int, bytes]:
+    """The status and the body."""
+    with _connected(url, default) as peer:
+        peer.sendall(f"GET {path} HTTP/1.0\r\nHost: {url.netloc}\r\n\r\n".encode())
         answer = b""
         while chunk := peer.recv(65536):
             answer += chunk
     head, _, body = answer.partition(b"\r\n\r\n")
-    return "" if b" 200 " in head.split(b"\r\n")[0] and isinstance(json.loads(body), dict) else None
+    return int(head[9:12]), body
 
 
 def _connected(url: SplitResult, default: int) -> socket.socket:
