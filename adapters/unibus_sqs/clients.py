@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -16,8 +17,11 @@ from unibus.errors import AccessDenied, ConnectionLost, Throttled
 from unibus_sqs.failures import code_of, translated
 from unibus_sqs.options import Place
 
-CONNECTIONS = 100
-"""Sockets to one service. Each poll holds one for as long as it waits; botocore's own bound is 10."""
+CONNECTIONS = 10_000
+"""Sockets to one service at most; botocore's own bound is 10. There are as many as consumers poll and calls are in
+flight: with fewer, sends would wait for the end of other consumers' polls."""
+
+T = TypeVar("T")
 
 FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
 """Seconds before a call is tried again: doubled each time."""
@@ -46,7 +50,8 @@ class Clients:
         # Not even once again by the client: a send whose answer was lost would be stored twice, in silence.
         config = AioConfig(
             retries={"total_max_attempts": 1, "mode": "standard"},
-            connect_timeout=options.timeout,
+            # Sooner than a call is given up: what did not even connect is known not to be stored.
+            connect_timeout=options.timeout / 2,
             read_timeout=options.timeout + options.wait,
             max_pool_connections=CONNECTIONS,
         )
@@ -74,10 +79,19 @@ class Clients:
         """That somebody answers and knows us. The right to list is not needed: one that lacks it is known."""
         try:
             with translated("connecting"):
-                await self.sqs.list_queues(MaxResults=1)
+                await self.in_time(self.sqs.list_queues(MaxResults=1))
         except AccessDenied as error:
             if error.__cause__ is None or code_of(error.__cause__) not in LACKS_A_RIGHT:
                 raise
+
+    async def in_time(self, call: Awaitable[T]) -> T:
+        """For every call but a poll. Raises TimeoutError; whether the call was carried out is not known then."""
+        seconds = self._place.options.timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await call
+        except TimeoutError as error:
+            raise TimeoutError(f"no answer within {seconds:g} s") from error
 
     async def ask(self, doing: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """The answer to a call that may be made twice. Tried for as long as an answer may take: AWS allows few of
@@ -86,7 +100,7 @@ class Clients:
         while True:
             try:
                 with translated(doing):
-                    return await call()
+                    return await self.in_time(call())
             except (ConnectionLost, Throttled):
                 if self._clock.monotonic() + wait >= deadline:
                     raise

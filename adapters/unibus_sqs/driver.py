@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ from unibus_sqs.options import capabilities, place
 from unibus_sqs.ordered_groups import OrderedGroups
 from unibus_sqs.queues import Queues
 from unibus_sqs.subscription import SqsSubscription
-from unibus_sqs.topics import Topics
+from unibus_sqs.topics import Topics, back_within
 from unibus_sqs.wire import entry_of
 
 
@@ -50,7 +51,7 @@ class SqsDriver:
         self._away: Exception | None = NotOpen("the SQS driver is not open; call open() first")
         self._clients = Clients(self._place, clock)
         self._queues = Queues(self._clients)
-        self._topics = Topics(self._clients, clock, self._place.options.topic_check)
+        self._topics = Topics(self._clients, clock, back_within(self._place.options))
         self._groups = Groups(self._clients, self._queues, self._topics)
         self._ordered_groups = OrderedGroups(self._clients, clock)
         patience, most = self._place.options.timeout, self._place.options.max_body
@@ -119,8 +120,7 @@ class SqsDriver:
     async def close(self) -> None:
         if self._away is None:
             self._away = NotOpen("the SQS driver is closed")
-            for subscription in list(self._subscriptions):
-                await subscription.close()
+            await asyncio.gather(*[subscription.close() for subscription in self._subscriptions])
             await self._clients.close()
 
     async def vanish(self) -> None:
@@ -184,7 +184,7 @@ class SqsDriver:
             return dict.fromkeys(range(len(messages)), of_search(error))
 
         async def call(batch: list[Any]) -> Any:
-            return await self._clients.sqs.send_message_batch(QueueUrl=url, Entries=batch)
+            return await self._clients.in_time(self._clients.sqs.send_message_batch(QueueUrl=url, Entries=batch))
 
         errors = await self._sends.send(entries, call, ordered=ordered)
         if any(isinstance(error, DestinationNotFound) for error in errors.values()):

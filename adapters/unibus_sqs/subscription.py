@@ -178,7 +178,9 @@ class SqsSubscription:
 
     async def _delete(self, deliveries: Sequence[Delivery]) -> Settled:
         async def call(entries: list[Any]) -> Any:
-            return await self._clients.sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
+            return await self._clients.in_time(
+                self._clients.sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
+            )
 
         return await settle(deliveries, call, doing=f"settling at {self.source}", clock=self._clock, seconds=None)
 
@@ -196,7 +198,9 @@ class SqsSubscription:
         return max(0, min(seconds, int(delivery.token.limit - self._clock.monotonic())))
 
     async def _change(self, entries: list[Any]) -> Any:
-        return await self._clients.sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+        return await self._clients.in_time(
+            self._clients.sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+        )
 
     # --- what a poll brings ---------------------------------------------------------------------------
 
@@ -225,7 +229,7 @@ class SqsSubscription:
         duplicates, the other order would lose. What could not be sent comes again when its lease ends."""
 
         async def call(batch: list[Any]) -> Any:
-            return await self._clients.sqs.send_message_batch(QueueUrl=self._url, Entries=batch)
+            return await self._clients.in_time(self._clients.sqs.send_message_batch(QueueUrl=self._url, Entries=batch))
 
         entries = [sent_on(one.delivery.native, place, one.left) for place, one in enumerate(later)]
         errors = await self._batches.send(entries, call, ordered=False)

@@ -9,18 +9,19 @@ from unibus.driver import Clock
 from unibus.errors import DestinationNotFound, NotSent
 from unibus_sqs import names
 from unibus_sqs.clients import Clients
+from unibus_sqs.options import Options
 
 
 class Topics:
     """Made at first use, since a program that only has queues may lack the right to SNS.
 
-    check: seconds within which groups find out that their subscription is gone, and subscribe again.
+    back_within: seconds after which groups have found out that their subscriptions are gone, and subscribed again.
     """
 
-    def __init__(self, clients: Clients, clock: Clock, check: float) -> None:
+    def __init__(self, clients: Clients, clock: Clock, back_within: float) -> None:
         self._clients = clients
         self._clock = clock
-        self._check = check
+        self._back_within = back_within
         self._arns: dict[bool, str] = {}
         self._groups_are_back: dict[bool, float] = {}
 
@@ -39,7 +40,9 @@ class Topics:
 
     async def publish(self, arn: str, entries: list[Any]) -> Any:
         """As the client answers."""
-        return await self._clients.sns.publish_batch(TopicArn=arn, PublishBatchRequestEntries=entries)
+        return await self._clients.in_time(
+            self._clients.sns.publish_batch(TopicArn=arn, PublishBatchRequestEntries=entries)
+        )
 
     def deleted(self, ordered: bool) -> NotSent | None:
         """The error for what is published while a topic that somebody deleted has no subscriptions: it would be taken
@@ -57,12 +60,17 @@ class Topics:
         if not any(isinstance(error, DestinationNotFound) for error in errors.values()):
             return errors
         self.forget(ordered)
-        self._groups_are_back[ordered] = self._clock.monotonic() + self._check
+        self._groups_are_back[ordered] = self._clock.monotonic() + self._back_within
         told = self.deleted(ordered)
         return {
             place: told if told is not None and isinstance(error, DestinationNotFound) else error
             for place, error in errors.items()
         }
+
+
+def back_within(options: Options) -> float:
+    """A group looks at one of its two subscriptions at a time, and not while a poll waits."""
+    return 2 * (options.topic_check + options.wait) + options.timeout
 
 
 def topic_name(ordered: bool) -> str:

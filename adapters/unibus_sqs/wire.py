@@ -73,7 +73,7 @@ def entry_of(message: Outbound, place: int, topic: str | None, *, body: str, ord
     entry: dict[str, Any] = {"Id": str(place), body: text, "MessageAttributes": attributes}
     if ordered:
         entry["MessageDeduplicationId"] = deduplication_id(message, direct=direct)
-        entry["MessageGroupId"] = group_id(message.key)
+        entry["MessageGroupId"] = group_id(message)
     elif message.delay > 0:
         delay_entry(entry, envelope, message.delay)
     attributes[ENVELOPE] = _string(_json(envelope))
@@ -110,9 +110,12 @@ def deduplication_id(message: Outbound, *, direct: bool) -> str:
     return digest.hexdigest()
 
 
-def group_id(key: str | None) -> str:
-    """SQS takes some ASCII only; without a key nothing waits for anything."""
-    return uuid.uuid4().hex if key is None else uuid.uuid5(uuid.NAMESPACE_OID, key).hex
+def group_id(message: Outbound) -> str:
+    """SQS takes some ASCII only. A message without a key is a group of its own, as it waits for nothing; the same one
+    when it is sent again, since duplicates are found within a group."""
+    if message.key is None:
+        return uuid.uuid5(uuid.NAMESPACE_URL, message.message_id).hex
+    return uuid.uuid5(uuid.NAMESPACE_OID, message.key).hex
 
 
 def size_of(entry: Any, body: str) -> int:

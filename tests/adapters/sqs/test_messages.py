@@ -15,7 +15,7 @@ from unibus_sqs.driver import SqsDriver
 from unibus_sqs.groups import policy_with
 from unibus_sqs.limits import MAX_ATTRIBUTES
 from unibus_sqs.options import place
-from unibus_sqs.wire import deduplication_id, entry_of, received_of, sent_on, size_of
+from unibus_sqs.wire import deduplication_id, entry_of, group_id, received_of, sent_on, size_of
 
 QUEUE = Queue("orders")
 
@@ -61,6 +61,14 @@ def test_a_repeated_send_is_a_duplicate_for_fifo_and_its_next_attempt_is_none() 
     assert first["MessageDeduplicationId"] == repeated["MessageDeduplicationId"]
     assert first["MessageDeduplicationId"] != retried["MessageDeduplicationId"]
     assert len({one["MessageGroupId"] for one in (first, repeated, retried)}) == 1
+
+
+def test_a_message_without_a_key_is_a_group_of_its_own() -> None:
+    groups = [
+        group_id(Outbound(b"1", {}, {}, key, id_)) for key, id_ in [(None, "a"), (None, "a"), (None, "b"), ("a", "a")]
+    ]
+    assert groups[0] == groups[1]
+    assert len(set(groups)) == 3
 
 
 def test_what_differs_in_anything_is_no_duplicate_for_fifo() -> None:
