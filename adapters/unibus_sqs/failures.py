@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from aiohttp import ClientConnectorError
 from botocore import exceptions as foreign
 
 from unibus.errors import (
@@ -71,7 +73,7 @@ _NO_CREDENTIALS = (
     foreign.NoAuthTokenError,
 )  # fmt: skip
 _NEVER_LEFT = (
-    foreign.EndpointConnectionError, foreign.ConnectTimeoutError, foreign.ProxyConnectionError,
+    foreign.ConnectTimeoutError, foreign.ProxyConnectionError,
     ConnectionRefusedError, *_NO_CREDENTIALS, *_UNREADY,
 )  # fmt: skip
 _WITHIN_THE_REQUEST = (foreign.ParamValidationError,)
@@ -121,11 +123,19 @@ def _refused(error: Exception) -> bool:
     return 400 <= int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) < 500
 
 
+def _did_not_leave(error: Exception) -> bool:
+    """aiobotocore says EndpointConnectionError of a connection that broke in use, too: then the request may have been
+    carried out, and only what aiohttp has said tells the one from the other."""
+    if isinstance(error, foreign.EndpointConnectionError):
+        return isinstance(error.kwargs.get("error"), (ClientConnectorError, socket.gaierror))
+    return isinstance(error, _NEVER_LEFT)
+
+
 def never_left(error: Exception) -> bool:
     """Whether it is certain that the server has taken nothing, and it may do so later."""
     if isinstance(error, _NO_CREDENTIALS):
         return False
-    return isinstance(error, _NEVER_LEFT) or isinstance(translate(error, ""), Throttled)
+    return _did_not_leave(error) or isinstance(translate(error, ""), Throttled)
 
 
 def of_send(error: Exception) -> Exception:
@@ -134,7 +144,7 @@ def of_send(error: Exception) -> Exception:
     made: Exception = Rejected(str(ours))
     if isinstance(ours, DestinationNotFound):
         made = ours
-    elif isinstance(error, _NEVER_LEFT) or isinstance(ours, Throttled) or (ours.retryable and _refused(error)):
+    elif _did_not_leave(error) or isinstance(ours, Throttled) or (ours.retryable and _refused(error)):
         made = NotSent(f"{ours}; nothing was stored, send it again")
     elif isinstance(ours, ConnectionLost):
         made = OutcomeUnknown(f"{ours}; the message may be stored")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import ClientOSError
 from botocore.exceptions import (
     ClientError,
     EndpointConnectionError,
@@ -93,15 +95,21 @@ async def test_in_order_what_was_not_taken_is_not_sent_behind_later_ones() -> No
     assert {place: type(error) for place, error in errors.items()} == {1: NotSent}
 
 
-@pytest.mark.parametrize("error", [answered("Throttling", 400), EndpointConnectionError(endpoint_url="http://x")])
+NOBODY_THERE = EndpointConnectionError(endpoint_url="http://x", error=socket.gaierror())
+# aiobotocore calls both the same.
+BROKEN_IN_USE = EndpointConnectionError(endpoint_url="http://x", error=ClientOSError())
+
+
+@pytest.mark.parametrize("error", [answered("Throttling", 400), NOBODY_THERE], ids=repr)
 async def test_a_call_that_stored_nothing_is_made_again_whole(error: Exception) -> None:
     server = Server(error, error)
     assert not await batches().send(entries(1, 1), server, ordered=True)
     assert server.calls == [["0", "1"]] * 3
 
 
-async def test_what_may_be_stored_is_not_sent_again() -> None:
-    server = Server(ReadTimeoutError(endpoint_url="http://x"))
+@pytest.mark.parametrize("error", [ReadTimeoutError(endpoint_url="http://x"), BROKEN_IN_USE], ids=repr)
+async def test_what_may_be_stored_is_not_sent_again(error: Exception) -> None:
+    server = Server(error)
     errors = await batches().send(entries(1, 1), server, ordered=False)
     assert server.calls == [["0", "1"]]
     assert {type(error) for error in errors.values()} == {OutcomeUnknown}
@@ -129,6 +137,8 @@ async def test_after_its_time_a_throttled_send_ends() -> None:
         (answered("SomethingNew", 500), OutcomeUnknown),
         (ReadTimeoutError(endpoint_url="http://x"), OutcomeUnknown),
         (ConnectionResetError(), OutcomeUnknown),
+        (BROKEN_IN_USE, OutcomeUnknown),
+        (NOBODY_THERE, NotSent),
         (ConnectionRefusedError(), NotSent),
         (NoCredentialsError(), NotSent),
     ],
