@@ -39,6 +39,8 @@ class Commits:
         self._partitions = partitions
         self._clock = clock
         self._every = every
+        self._pause = every
+        """Until the next one: after one that failed never less than `EVERY`."""
         self._lock = asyncio.Lock()
         self._settled = 0
         self._since: float | None = None
@@ -69,7 +71,7 @@ class Commits:
             self._wanted.clear()
             if self._since is None:
                 continue
-            left = self._since + self._every - self._clock.monotonic()
+            left = self._since + self._pause - self._clock.monotonic()
             if left > 0 and self._settled < MANY:
                 timer = self._clock.call_later(left, self._wanted.set)
                 await self._wanted.wait()
@@ -88,6 +90,7 @@ class Commits:
                 and (partition.mark.to_commit is not None or partition.is_beyond_note)
             }
             done = await self._write(news)
+        self._pause = self._every if done else EVERY
         if done:
             self._uncommitted_since = None if self._since is None else began
         else:
