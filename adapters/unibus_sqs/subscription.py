@@ -127,6 +127,12 @@ class SqsSubscription:
         if extended.why is not None:
             raise extended.why
 
+    async def hold_at_most(self, deliveries: int) -> None:
+        """Implements Narrowing: none, and polls in flight end, so that the core sees what they bring. Given back unseen
+        it would be counted as delivered, and one that is marked as a suspect be convicted by three restarts. Any
+        other number the core keeps to by what it asks for."""
+        await self._polling.hold(deliveries == 0)
+
     async def close(self) -> None:
         """Waits for the poll in flight, as long as the URL's `wait` at most: what it brings is given back at once."""
         if self._closed:
