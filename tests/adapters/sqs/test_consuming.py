@@ -31,8 +31,9 @@ async def test_a_cancelled_receive_strands_nothing(url: str, name: Name) -> None
             sending = asyncio.ensure_future(driver.send(orders, [out(str(number))]))
             await asyncio.sleep(0.01 * number)
             receiving.cancel()
-            await sending
-            got = [] if receiving.cancelled() or not receiving.done() else list(receiving.result())
+            await asyncio.wait({receiving, sending})
+            sending.result()
+            got = [] if receiving.cancelled() else list(receiving.result())
             if not got:
                 got = await take(subscription, 1)
             assert ids(got) == [str(number)]
