@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 from pydantic import BaseModel
-from sqlalchemy import TextClause, text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.faults.following import follow_parent, journal_logs, report
 from tests.faults.journal import Journal
@@ -33,10 +31,6 @@ class Written(BaseModel):
     database: str
     table: str
     keys: str
-
-    @property
-    def insert(self) -> TextClause:
-        return text(f"INSERT INTO {self.table} VALUES (:id)")
 
 
 class Consuming(BaseModel):
@@ -76,7 +70,12 @@ def consumer(task: Consuming, journal: Journal) -> Bus:
         await asyncio.sleep(task.work / 2)
         journal.write("ended", message.id, attempt=message.attempt)
 
-    handle = _writing(task.written, work) if task.written is not None else _plain(work)
+    if task.written is not None:
+        from tests.faults.writing import writing  # its library is not everywhere where books are tested
+
+        handle = writing(task.written, work, LEASE)
+    else:
+        handle = _plain(work)
     if task.store is not None:
         handle = idempotent(store=SqliteStore(task.store), lease=LEASE)(handle)
     bus.consumer(task.queue, concurrency=task.share, prefetch=task.share)(handle)
@@ -91,29 +90,6 @@ def _plain(work: Work) -> Handle:
         await work(data, message, nothing)
 
     return handle
-
-
-def _writing(written: Written, work: Work) -> Handle:
-    if written.keys == written.database:
-
-        async def within(data: str, message: Message[str], session: AsyncSession) -> None:
-            async def write(id: str) -> None:  # noqa: A002
-                await session.execute(written.insert, {"id": id})
-
-            await work(data, message, write)
-
-        return idempotent(store=written.keys)(within)
-
-    engine = create_async_engine(written.database, pool_size=20)
-
-    async def write(id: str) -> None:  # noqa: A002
-        async with engine.begin() as connection:
-            await connection.execute(written.insert, {"id": id})
-
-    async def beside(data: str, message: Message[str]) -> None:
-        await work(data, message, write)
-
-    return idempotent(store=written.keys, lease=LEASE)(beside)
 
 
 async def consume(task: Consuming, journal: Journal) -> bool:
