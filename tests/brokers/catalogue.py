@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -44,6 +45,9 @@ class Spec:
     """Of brokers that do not tell it."""
 
 
+JVM: Final = "UNIBUS_TEST_JVM"
+"""Options of Java for servers, beside the size of the heap. Those that live for minutes do better without its second
+compiler, which takes a third of their time and pays later; benchmarks keep it."""
 KAFKA: Final = "4.4.0"
 KAFKA_NODES: Final = 3
 MOTO: Final = "5.2.5"
@@ -146,7 +150,7 @@ def _kafka_node(place: Place, number: int, ports: Mapping[int, int]) -> dict[str
         "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "true",
         # 6 s by default; a killed consumer is noticed no sooner.
         "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
-        "KAFKA_HEAP_OPTS": "-Xms256m -Xmx768m",
+        "KAFKA_HEAP_OPTS": f"-Xms256m -Xmx768m {os.environ.get(JVM, '')}",
     }
 
 
@@ -186,7 +190,11 @@ def _elasticmq_environment(place: Place) -> dict[str, str]:
         "rest-stats.enabled": "false",
         "aws.region": "eu-west-1",
     }
-    return {"JAVA_OPTS": " ".join(["-Xmx256m", *(f"-D{name}={value}" for name, value in options.items())])}
+    return {
+        "JAVA_OPTS": " ".join(
+            ["-Xmx256m", os.environ.get(JVM, ""), *(f"-D{name}={value}" for name, value in options.items())]
+        )
+    }
 
 
 CATALOGUE: Final[Mapping[str, Spec]] = {
