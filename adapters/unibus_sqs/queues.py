@@ -9,13 +9,12 @@ from unibus.driver import Depth, Source
 from unibus.errors import DestinationNotFound, TopologyMismatch
 from unibus_sqs import names
 from unibus_sqs.clients import Clients
-from unibus_sqs.limits import RETENTION
+from unibus_sqs.failures import translated
 
 LEAST_RECEIVES = 10
 """Of a redrive policy that somebody has set. What unibus finds out about a message that kills its process takes six
 receives on an ordered queue; each release, restart and lost lease is one more."""
 
-_QUEUE = {"MessageRetentionPeriod": str(RETENTION)}
 _FIFO = {"FifoQueue": "true", "DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
 _DEPTH = {
     "ready": "ApproximateNumberOfMessages",
@@ -56,11 +55,12 @@ class Queues:
         return url
 
     async def arn(self, url: str) -> str:
-        return str((await self.attributes(url, "QueueArn"))["QueueArn"])
+        return str((await self._attributes(url, "QueueArn"))["QueueArn"])
 
     async def depth(self, source: Source) -> Depth:
         try:
-            answer = await self.attributes(await self.url(source), *_DEPTH.values())
+            with translated(f"asking for the depth of {source}"):
+                answer = await self._attributes(await self.url(source), *_DEPTH.values())
         except DestinationNotFound:
             self.forget(source)
             raise
@@ -68,10 +68,10 @@ class Queues:
 
     async def _make(self, source: Source) -> str:
         name = names.queue_name(source)
-        attributes = {**_QUEUE, **(_FIFO if source.ordering == "key" else {})}
-        made = await self._clients.ask(
-            f"creating queue {name!r}", lambda: self._clients.sqs.create_queue(QueueName=name, Attributes=attributes)
-        )
+        with translated(f"creating queue {name!r}"):
+            made = await self._clients.sqs.create_queue(
+                QueueName=name, Attributes=_FIFO if source.ordering == "key" else {}
+            )
         self._urls[name] = made["QueueUrl"]
         return str(made["QueueUrl"])
 
@@ -86,7 +86,8 @@ class Queues:
 
     async def check_redrive(self, source: Source) -> None:
         """Before it is consumed. A policy of SQS counts give-backs like failures, and would take healthy messages."""
-        policy = (await self.attributes(await self.url(source), "RedrivePolicy")).get("RedrivePolicy")
+        with translated(f"looking at queue {names.queue_name(source)!r}"):
+            policy = (await self._attributes(await self.url(source), "RedrivePolicy")).get("RedrivePolicy")
         most = _max_receives(policy)
         if most is not None and most < LEAST_RECEIVES:
             raise TopologyMismatch(
@@ -95,19 +96,14 @@ class Queues:
                 "unibus keeps dead letters itself"
             )
 
-    async def attributes(self, url: str, *wanted: str) -> Any:
-        answer = await self._clients.ask(
-            f"looking at queue {url.rpartition('/')[2]!r}",
-            lambda: self._clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(wanted)),
-        )
+    async def _attributes(self, url: str, *wanted: str) -> Any:
+        answer = await self._clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(wanted))
         return answer.get("Attributes", {})
 
     async def _url_of(self, name: str) -> str:
         if name not in self._urls:
-            found = await self._clients.ask(
-                f"looking for queue {name!r}", lambda: self._clients.sqs.get_queue_url(QueueName=name)
-            )
-            self._urls[name] = found["QueueUrl"]
+            with translated(f"looking for queue {name!r}"):
+                self._urls[name] = (await self._clients.sqs.get_queue_url(QueueName=name))["QueueUrl"]
         return self._urls[name]
 
 
