@@ -312,7 +312,7 @@ async def test_a_short_retry_at_shutdown_keeps_its_attempt_where_it_can_be_resen
 @pytest.mark.parametrize(
     ("errors", "lost", "seconds"),
     [
-        ([SettlementLost("stale", count=1)], 1, 0.0),
+        ([SettlementLost("stale", count=2)], 2, 0.0),  # as it says, not as many as were settled
         ([ConnectionLost("cut")], 0, 0.2),
         ([ConnectionLost("cut")] * 5, 1, 3.0),
         ([RuntimeError("a bug of the driver")], 1, 0.0),
