@@ -18,9 +18,10 @@ from unibus.errors import (
     UnsupportedCapability,
 )
 from unibus.message import Message
-from unibus.middleware.backoff import constant, exponential
+from unibus.middleware.backoff import constant, exponential, linear
 from unibus.middleware.dead_letter import dead_letter
 from unibus.middleware.idempotent import idempotent
+from unibus.middleware.rate_limit import rate_limit
 from unibus.middleware.retry import retry
 from unibus.middleware.timeout import timeout
 from unibus.middleware.use import use
@@ -59,6 +60,8 @@ __all__ = [
     "dead_letter",
     "exponential",
     "idempotent",
+    "linear",
+    "rate_limit",
     "retry",
     "timeout",
     "use",

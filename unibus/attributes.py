@@ -25,6 +25,11 @@ LAST_ERROR = "unibuslasterror"
 ALONE = "unibusalone"
 """Set on a suspect: it may have taken its process down, and is handled with nothing beside it."""
 
+REPLAYS = "unibusreplays"
+"""How often it was replayed from the dead letters; kept when it becomes one again."""
+RUN = "unibusrun"
+"""The run of the dead-letter tools that sent it last, so that the run knows it again."""
+
 OWN_PREFIX = "unibus"
 MAX_ATTEMPT = 1_000_000
 
@@ -34,10 +39,18 @@ BYTES = "application/octet-stream"
 
 def parse_attempt(attributes: Mapping[str, str]) -> int:
     """The attempt that the attributes claim, 1 for none or nonsense, at most MAX_ATTEMPT."""
-    text = attributes.get(ATTEMPT)
+    return max(_count(attributes.get(ATTEMPT)), 1)
+
+
+def parse_replays(attributes: Mapping[str, str]) -> int:
+    """How often the attributes claim that it was replayed, 0 for none or nonsense, at most MAX_ATTEMPT."""
+    return _count(attributes.get(REPLAYS))
+
+
+def _count(text: str | None) -> int:
     if text is None or not (text.isascii() and text.isdigit()):
-        return 1
-    return min(max(int(text[:8]), 1), MAX_ATTEMPT)
+        return 0
+    return min(int(text[:8]), MAX_ATTEMPT)
 
 
 def parse_time(text: str | None) -> datetime | None:
@@ -46,9 +59,18 @@ def parse_time(text: str | None) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first and the last hours of the calendar have no time in UTC
         return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def parse_first_failure(attributes: Mapping[str, str], now: float) -> datetime | None:
+    """When the message failed first, as the attributes claim; None for none, nonsense, or a time to come.
+
+    now: seconds since 1970.
+    """
+    time = parse_time(attributes.get(FIRST_FAILURE))
+    return None if time is None or time.timestamp() > now else time
 
 
 def without_own(attributes: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from unibus import registry
 from unibus.address import Queue, Topic, TopicSubscription
@@ -27,6 +27,9 @@ from unibus.router import Router
 from unibus.serving import run, serve
 from unibus.session import Session, not_open
 from unibus.stats import ConsumerStats
+
+if TYPE_CHECKING:
+    from unibus.dead_letters.box import DeadLetters
 
 logger = logging.getLogger("unibus")
 
@@ -73,7 +76,7 @@ class Bus(Router):
         self.middleware = tuple(middleware)
         self.batch_middleware = tuple(batch_middleware)
         self.lifespan = lifespan
-        self.grace = seconds(grace)
+        self.grace = seconds(grace, "Bus(grace=…)")
         self._url = url
         self._declare = declare
         self._durable = durable
@@ -225,11 +228,12 @@ class Bus(Router):
         type: validates every payload before it leaves; without it anything goes that pydantic can
         write. delay: the longest that it will ask for, in seconds, so that it is checked at start.
         """
-        made = (queue, type, delay)
+        longest = seconds(delay, "producer(delay=…)")
+        made = (queue, type, longest)
         if made not in self._producers:
             if isinstance(queue, str):
                 check_name(queue, "queue")
-            self._producers[made] = Producer(self, queue, type, delay)
+            self._producers[made] = Producer(self, queue, type, longest)
         return self._producers[made]
 
     @overload
@@ -306,6 +310,16 @@ class Bus(Router):
         return await session.driver.depth(
             source if isinstance(source, TopicSubscription) else session.addresses.queue(source)
         )
+
+    def dead_letters(self, name: str) -> DeadLetters:
+        """The dead letters of a queue (`"orders"`) or a group (`"group:email"`): to look at, replay or purge.
+
+        `"orders.dlq"`, or `"dlq:rejected"` for a queue of another name, is all that lies there, whoever's it was.
+        Raises NotOpen, ConfigurationError.
+        """
+        from unibus.dead_letters.box import DeadLetters  # only who looks after dead letters needs it
+
+        return DeadLetters(self.session, name)
 
     def stats(self) -> dict[str, ConsumerStats]:
         """Counts by consumer (queue, group or patterns), live; after consuming, those of the latest run."""

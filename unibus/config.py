@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from unibus.address import Ordering
+from unibus.attributes import MAX_ATTEMPT
 from unibus.errors import ConfigurationError
 
 URL_VARIABLE = "UNIBUS_URL"
@@ -32,7 +33,8 @@ class ConsumerSettings(BaseModel):
     max_batch: int | None = Field(default=None, ge=1)
     max_wait: float | None = Field(default=None, ge=0)
     timeout: float | None = Field(default=None, gt=0)
-    retry_attempts: int | None = Field(default=None, ge=1)
+    retry_attempts: int | None = Field(default=None, ge=1, le=MAX_ATTEMPT)
+    retry_budget: float | None = Field(default=None, gt=0, le=1)
 
 
 class AddressSettings(BaseModel):

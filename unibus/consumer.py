@@ -319,10 +319,17 @@ class Consumer:
         try:
             return await drain(self, over)
         finally:
+            self.verdicts.forget_all()
             if self._renewal is not None:
                 self._renewal.stop()
 
     # --- health -----------------------------------------------------------------------------------
+
+    def _awaits_turns(self) -> bool:
+        """Whether all that could be handled has a turn that is to come: slow on purpose."""
+        waiting = [delivery for delivery in self.held if delivery in self.waiting]
+        at_work = self.buffer.items or any(lane.held for lane in self.lanes)
+        return bool(waiting) and not at_work and all(map(self.verdicts.has_turn, waiting))
 
     def complaints(self, stall_after: float) -> list[str]:
         """Why this consumer is not well."""
@@ -336,7 +343,8 @@ class Consumer:
             found.append(f"{name}: a lane ended by itself")
         if self.verdicts.failing_sends:
             found.append(f"{name}: {self.verdicts.failing_sends} re-sends or dead letters in a row failed")
-        if self.held and now - self.progress_at > max(stall_after, (self.plan.timeout or 0.0) * 1.5):
+        overdue = now - self.progress_at > max(stall_after, (self.plan.timeout or 0.0) * 1.5)
+        if self.held and overdue and not self._awaits_turns():
             found.append(
                 f"{name}: no progress for {now - self.progress_at:.0f} s with {len(self.held)} messages in hand"
             )

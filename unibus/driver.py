@@ -174,6 +174,9 @@ class Capabilities:
     max_body: bytes of one body; with `body_limit_counts_metadata` attributes and headers count too. What does
         not fit in the broker's own encoding, `send` refuses by MessageTooLarge.
     start_earliest: whether a new group can begin with what was published before it.
+    positional: settlements are a position in a log, which moves on over what is done. What is left unsettled holds it
+        up: after a close or a crash all that comes after it is delivered again, though it was settled. Who passes over
+        a message and goes on writes it to the end anew, and acks it.
     notes: what else somebody has to know who runs on this broker as it is set up, a sentence each.
     """
 
@@ -194,6 +197,7 @@ class Capabilities:
     hold: float | None = None
     priority: Support = "none"
     browse: Support = "none"
+    positional: bool = False
     native_dead_letter: Support = "none"
     max_body: int | None = None
     body_limit_counts_metadata: bool = False

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unibus.errors import HandlerCancelled
+from unibus.idempotency.transaction import current_inbox
 from unibus.lane import current_lane
 from unibus.message import Message
 from unibus.options import BatchHandler, Handler
@@ -102,11 +103,14 @@ def _filler(signature: Signature, injected: Mapping[Any, object]) -> Callable[[A
         if parameter.role in ("bus", "resource")
     }
     moving = [parameter for parameter in signature.parameters if parameter.role in ("payload", "message")]
+    provided = [parameter.name for parameter in signature.parameters if parameter.role == "provided"]
 
     def fill(subject: Any) -> dict[str, object]:
         values = dict(fixed)
         for parameter in moving:
             values[parameter.name] = _value(parameter, subject, signature.batch)
+        if provided and (inbox := current_inbox.get()) is not None:
+            values.update(dict.fromkeys(provided, inbox.resource))
         return values
 
     return fill

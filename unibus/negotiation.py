@@ -15,6 +15,9 @@ from unibus.verdicts import EPHEMERAL_WAIT, SHORT_WAIT
 LONGEST_PARKING = 15 * 60.0
 """Seconds for which a failing message may hold back its key, where the broker sets no shorter limit."""
 
+LONGEST_IN_PROCESS = 0.9 * SHORT_WAIT
+"""Seconds that a retry waits at most where the broker cannot delay: longer ones go through it."""
+
 Judgement: TypeAlias = tuple[Support, str]
 
 
@@ -79,6 +82,9 @@ def of_consumer(plan: Plan) -> Iterator[Requirement]:
     yield from _of_retry(subject, plan)
     if plan.timeout is not None:
         yield Requirement(subject, f"a timeout of {plan.timeout:g} s", lambda c: _held(c, plan.timeout or 0.0))
+    if plan.turn_every:
+        asks = f"a rate limit of one in {plan.turn_every:g} s"
+        yield Requirement(subject, asks, lambda c: _turns(c, plan.turn_every, plan.prefetch))
     yield Requirement(subject, "a guard against crashes", lambda c: _crash_guard(c, plan.ordered), required=False)
 
 
@@ -90,6 +96,17 @@ def _of_retry(subject: str, plan: Plan) -> Iterator[Requirement]:
         yield Requirement(subject, f"retries after up to {longest:g} s", lambda _: _ephemeral(longest))
     elif longest >= SHORT_WAIT:
         yield Requirement(subject, f"retries after up to {longest:g} s", lambda c: _delay(c, longest))
+
+
+def longest_wait(plan: Plan, capabilities: Capabilities) -> float:
+    """The longest that one retry of the consumer can wait, in seconds."""
+    if plan.ordered:
+        return _longest_parking(capabilities)
+    if not plan.resendable:
+        return EPHEMERAL_WAIT
+    if capabilities.delay.support == "none":
+        return LONGEST_IN_PROCESS
+    return float("inf") if capabilities.delay.max is None else capabilities.delay.max
 
 
 def of_producer(queue: str, delay: float, ordered: bool) -> Iterator[Requirement]:
@@ -127,13 +144,17 @@ def _delay(capabilities: Capabilities, seconds: float) -> Judgement:
 
 
 def _parked(capabilities: Capabilities, seconds: float) -> Judgement:
-    most = min(capabilities.hold or LONGEST_PARKING, LONGEST_PARKING)
+    most = _longest_parking(capabilities)
     if seconds > most:
         return (
             "none",
             f"a failing message may hold back its key for {most:g} s in all; use fewer attempts or shorter waits",
         )
     return "native", "the key is parked, others go on"
+
+
+def _longest_parking(capabilities: Capabilities) -> float:
+    return min(capabilities.hold or LONGEST_PARKING, LONGEST_PARKING)
 
 
 def _ephemeral(seconds: float) -> Judgement:
@@ -146,6 +167,15 @@ def _held(capabilities: Capabilities, seconds: float) -> Judgement:
     if capabilities.hold is not None and seconds > capabilities.hold:
         return "none", f"the broker lets a message be held {capabilities.hold:g} s at most"
     return "native", ""
+
+
+def _turns(capabilities: Capabilities, every: float, prefetch: int) -> Judgement:
+    """What is fetched last waits for the turns of all others."""
+    hold, last = capabilities.hold, every * prefetch
+    if hold is None or last <= hold:
+        return "native", "in the process"
+    note = f"with a prefetch of {prefetch} the last waits {last:g} s, and the broker lets a message be held {hold:g} s"
+    return "none", f"{note}; " + (f"use prefetch={int(hold / every)} or less" if every <= hold else "use a higher rate")
 
 
 def _crash_guard(capabilities: Capabilities, ordered: bool) -> Judgement:

@@ -12,6 +12,8 @@ from unibus.message import Message
 if TYPE_CHECKING:
     from unibus.driver import Clock
     from unibus.idempotency.claims import Claims
+    from unibus.idempotency.store import IdempotencyStore
+    from unibus.rates import RateStore
     from unibus.stats import ConsumerStats
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,6 +23,9 @@ Middleware: TypeAlias = Callable[[Handler], Handler]
 BatchHandler: TypeAlias = Callable[[Sequence[Message[Any]]], Awaitable[object]]
 BatchMiddleware: TypeAlias = Callable[[BatchHandler], BatchHandler]
 
+REPEATED = {"use", "retry"}
+"""Of these a handler may have several, the uppermost first."""
+
 _ATTRIBUTE = "__unibus_options__"
 
 
@@ -28,19 +33,25 @@ _ATTRIBUTE = "__unibus_options__"
 class Surroundings:
     """What a middleware may use, per consumer: built once at start.
 
-    scope: the name of the consumer's source, under which its idempotency keys are kept.
+    scope: the name of the consumer's source, under which its idempotency keys are kept. longest_wait: the longest
+    single wait that a retry can have here, in seconds. transactional: whether the handler takes what its idempotency
+    store provides.
     """
 
     scope: str
     clock: Clock
     stats: ConsumerStats
     ordered: bool
+    transactional: bool
+    longest_wait: float
     open_claims: Callable[[Any, float, float], Claims]
+    open_store: Callable[[Any], IdempotencyStore]
+    open_rates: Callable[[str | RateStore | None], RateStore]
 
 
 @runtime_checkable
 class Option(Protocol):
-    """A middleware option: `kind` is unique on a handler unless it is "use"; lower ranks are outer."""
+    """A middleware option: `kind` is unique on a handler unless it is in REPEATED; lower ranks are outer."""
 
     @property
     def kind(self) -> str: ...
@@ -61,7 +72,7 @@ class HandlerOptions:
 def record(function: F, option: Option) -> F:
     """Add a middleware option to the function and return the function."""
     options = _own_options(function)
-    if option.kind != "use" and any(known.kind == option.kind for known in options.middlewares):
+    if option.kind not in REPEATED and any(known.kind == option.kind for known in options.middlewares):
         raise ConfigurationError(f"{_name(function)} has two @{option.kind}; one is enough")
     options.middlewares.insert(0, option)  # decorators run inside out: the last one is the outermost
     return function

@@ -20,6 +20,7 @@ class Plan:
     """name: the queue, the group, or the patterns of an ephemeral subscriber. dead_letters: None drops.
 
     prefetch: deliveries held at once, buffered and unsettled. timeout: the handler's, seconds, or None.
+    turn_every: seconds from one message to the next at the rate of its limit, 0.0 without one.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Plan:
     retry: RetryOption
     timeout: float | None
     decode: Decode
+    turn_every: float = 0.0
 
     @property
     def ordered(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -12,9 +13,12 @@ from unibus.codec import decoder
 from unibus.driver import Clock, Topic
 from unibus.errors import ConfigurationError
 from unibus.idempotency.claims import Claims
+from unibus.idempotency.store import IdempotencyStore
 from unibus.invocation import batch_invoker, invoker
 from unibus.middleware.idempotent import IdempotentOption
-from unibus.middleware.retry import DEFAULT_RETRY, RetryOption
+from unibus.middleware.inbox import CommitOption
+from unibus.middleware.rate_limit import RateLimitOption
+from unibus.middleware.retry import DEFAULT_RETRY, RetryOption, RetryPolicy
 from unibus.middleware.timeout import TimeoutOption
 from unibus.middleware.use import UseOption
 from unibus.options import Option, Surroundings, options_of
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from unibus import config
+    from unibus.rates import RateStore
+
+logger = logging.getLogger("unibus")
 
 DEFAULT_CONCURRENCY = 10
 WORKERS_VARIABLE = "UNIBUS_WORKERS"
@@ -73,16 +80,27 @@ def plan(
     settings: config.Settings,
     bus_type: type,
     resources: Mapping[Any, object],
+    provided: Callable[[IdempotentOption], Any],
 ) -> Plan:
-    """Raises ConfigurationError with the handler's file and line."""
+    """Raises ConfigurationError with the handler's file and line.
+
+    provided: the type that the store of an option provides to handlers, or None.
+    """
     with errors_at(registration.function):
-        signature = read_signature(registration.function, bus_type, resources)
+        idempotency = _idempotency(registration.function)
+        signature = read_signature(
+            registration.function, bus_type, resources, lambda: None if idempotency is None else provided(idempotency)
+        )
+        if idempotency is not None and signature.transactional:
+            idempotency.refuse_in_transaction(signature.asynchronous)
         override = settings.consumer(registration.name)
         source = registration.source
         if isinstance(source, Queue):
             source = addresses.queue(source)
         options = _options(registration, override)
         retry = next(option for option in options if isinstance(option, RetryOption))
+        retry.refuse_unreachable()
+        retry.longest_wait()  # a backoff of the user's that fails is said here, with the handler's place
         timeout = next((option.limit for option in options if isinstance(option, TimeoutOption)), None)
         concurrency = override.concurrency or registration.concurrency or DEFAULT_CONCURRENCY
         prefetch = override.prefetch or registration.prefetch or max(100, 2 * concurrency)
@@ -101,25 +119,35 @@ def plan(
             retry=retry,
             timeout=timeout,
             decode=decoder(signature.payload, registration.where),
+            turn_every=next((option.every for option in options if isinstance(option, RateLimitOption)), 0.0),
         )
 
 
 def _options(registration: Registration, override: config.ConsumerSettings) -> list[Option]:
     """The handler's options with defaults and the configuration's overrides, outermost first."""
-    by_kind: dict[str, Option] = {"retry": DEFAULT_RETRY}
+    by_kind: dict[str, Option] = {}
     own: list[Option] = []
+    policies: list[RetryPolicy] = []
     for option in options_of(registration.function).middlewares:
-        if option.kind == "use":
+        if isinstance(option, RetryOption):
+            policies += option.policies
+        elif option.kind == "use":
             own.append(option)
         else:
             by_kind[option.kind] = option
     if override.timeout is not None:
         by_kind["timeout"] = TimeoutOption(override.timeout)
-    if override.retry_attempts is not None:
-        retry = by_kind["retry"]
-        assert isinstance(retry, RetryOption)
-        by_kind["retry"] = replace(retry, attempts=override.retry_attempts)
+    by_kind["retry"] = _retry(policies or DEFAULT_RETRY.policies, override)
     return sorted([*by_kind.values(), *own], key=lambda option: option.rank)
+
+
+def _retry(policies: Sequence[RetryPolicy], override: config.ConsumerSettings) -> RetryOption:
+    """All policies of a handler as one option; what the configuration sets, it sets for each."""
+    if override.retry_attempts is not None:
+        policies = [replace(policy, attempts=override.retry_attempts) for policy in policies]
+    if override.retry_budget is not None:
+        policies = [replace(policy, budget=override.retry_budget) for policy in policies]
+    return RetryOption(tuple(policies))
 
 
 def _dead_letters(source: Queue | TopicSubscription, said: Any, addresses: Addresses) -> Queue | None:
@@ -141,14 +169,22 @@ def fold(
     injected: Mapping[Any, object],
     executor: Executor,
     clock: Clock,
+    longest_wait: float,
     open_claims: Callable[[Any, float, float], Claims],
+    open_store: Callable[[Any], IdempotencyStore],
+    open_rates: Callable[[str | RateStore | None], RateStore],
     middleware: Sequence[Callable[[Any], Any]],
 ) -> Folded:
-    """The handler with its middlewares around it, innermost first."""
+    """The handler with its middlewares around it, innermost first. longest_wait: as in `Surroundings`."""
     stats = ConsumerStats()
-    around = Surroundings(plan.source.name, clock, stats, plan.ordered, open_claims)
+    transactional = plan.signature.transactional
+    around = Surroundings(
+        plan.source.name, clock, stats, plan.ordered, transactional, longest_wait, open_claims, open_store, open_rates
+    )
     registration = Registration(plan.function, plan.source, False, None, None, 1, 0.0, plan.guarantee)
     options = _options(registration, settings.consumer(plan.name))
+    if transactional:
+        options = sorted([*options, CommitOption()], key=lambda option: option.rank)
     first_own = next((place for place, option in enumerate(options) if option.kind == "use"), len(options))
     options[first_own:first_own] = [UseOption(wrap) for wrap in middleware]
     with errors_at(plan.function):
@@ -166,10 +202,26 @@ def fold(
 def refuse_memory_store_among_workers(function: Callable[..., Any], default_store: object) -> None:
     """A store in the process knows nothing of the other workers."""
     workers = os.environ.get(WORKERS_VARIABLE, "1")
-    for option in options_of(function).middlewares:
-        if isinstance(option, IdempotentOption) and workers != "1" and (option.store or default_store) == "memory":
-            with errors_at(function):
-                raise ConfigurationError(
-                    f'@idempotent(store="memory") with {workers} workers: each would handle every key once; '
-                    "use a shared store"
-                )
+    option = _idempotency(function)
+    if option is not None and workers != "1" and (option.store or default_store) == "memory":
+        with errors_at(function):
+            raise ConfigurationError(
+                f'@idempotent(store="memory") with {workers} workers: each would handle every key once; '
+                "use a shared store"
+            )
+
+
+def warn_of_limits_among_workers(registration: Registration) -> None:
+    """A limit that a process keeps for itself is, with several, as many times as high."""
+    workers = os.environ.get(WORKERS_VARIABLE, "1")
+    for option in options_of(registration.function).middlewares:
+        if isinstance(option, RateLimitOption) and workers != "1" and option.store is None:
+            logger.warning(
+                "each of %s workers keeps the @rate_limit of %s for itself; share it through a store",
+                workers, registration.where,
+            )  # fmt: skip
+
+
+def _idempotency(function: Callable[..., Any]) -> IdempotentOption | None:
+    options = options_of(function).middlewares
+    return next((option for option in options if isinstance(option, IdempotentOption)), None)

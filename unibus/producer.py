@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from unibus.address import Queue, Topic
 from unibus.codec import Encoder
 from unibus.driver import Outbound
-from unibus.errors import BatchError, ConfigurationError, EncodeError, MessageTooLarge, UnsupportedCapability
+from unibus.errors import BatchError, EncodeError, MessageTooLarge, UnsupportedCapability
 from unibus.outcome import seconds
 from unibus.sender import Sender
 
@@ -140,7 +140,7 @@ class Producer(_Writer[T]):
         DestinationNotFound (not stored), OutcomeUnknown (perhaps stored), NotSent, NotOpen.
         """
         session, sender = self._at_hand or await self._ready()
-        wait = seconds(delay) if delay else 0.0
+        wait = seconds(delay, "send(delay=…)") if delay else 0.0
         if wait:
             self._check_delay(session, wait)
         outbound = session.envelopes.outbound(self._encoder, data, key, headers, id, correlation_id)
@@ -163,7 +163,7 @@ class Producer(_Writer[T]):
         cannot be encoded, too: all others are confirmed.
         """
         session, sender = await self._ready()
-        wait = seconds(delay)
+        wait = seconds(delay, "send_many(delay=…)")
         if wait:
             self._check_delay(session, wait)
         encoder, make_outbound = self._encoder, session.envelopes.outbound
@@ -181,8 +181,6 @@ class Producer(_Writer[T]):
         return (session, self._sender) if session is self._session and self._sender is not None else None
 
     def _check_delay(self, session: Session, wait: float) -> None:
-        if wait < 0:
-            raise ConfigurationError(f"delay={wait}: a delay cannot be negative")
         if self.delay and wait > self.delay:
             raise UnsupportedCapability(
                 f"delay={wait:g} is over the {self.delay:g} s that the producer of {self.queue} said"

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from unibus.driver import Clock, Driver, Url
 from unibus.errors import ConfigurationError, MissingDependency, UnknownScheme
 from unibus.idempotency.store import IdempotencyStore
+from unibus.rates import RateStore
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 ADAPTERS = "unibus.adapters"
 STORES = "unibus.stores"
+RATES = "unibus.rates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,12 @@ def connect(url: Url, clock: Clock) -> Driver:
 def store(url: Url, clock: Clock) -> IdempotencyStore:
     """The idempotency store for a URL, not yet opened. Raises like `connect`."""
     made: IdempotencyStore = _found(STORES, "idempotency store", url)(url, clock)
+    return made
+
+
+def rates(url: Url, clock: Clock) -> RateStore:
+    """The store of rates for a URL, not yet opened. Raises like `connect`."""
+    made: RateStore = _found(RATES, "store of rates", url)(url, clock)
     return made
 
 

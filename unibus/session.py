@@ -32,7 +32,10 @@ from unibus.firstuse import FirstUse
 from unibus.idempotency.claims import Claims
 from unibus.idempotency.memory import MemoryStore
 from unibus.idempotency.store import IdempotencyStore
+from unibus.idempotency.transaction import TransactionalStore
+from unibus.middleware.idempotent import IdempotentOption
 from unibus.plan import Plan
+from unibus.rates import MemoryRates, RateStore, require_library
 from unibus.router import Registration
 from unibus.sender import Sender
 
@@ -82,6 +85,8 @@ class Session:
         self._stores: dict[int, IdempotencyStore] = {}
         self._named_stores: dict[str, IdempotencyStore] = {}
         self._claims: list[Claims] = []
+        self._rates: dict[str | None, RateStore] = {}
+        self._rate_stores: dict[int, RateStore] = {}
         self._stack = AsyncExitStack()
         self._executor: ThreadPoolExecutor | None = None
         self.plans = self._plan(registrations)
@@ -102,7 +107,10 @@ class Session:
             logger.warning("the configuration names consumers that this bus has not: %s", ", ".join(sorted(unknown)))
         for registration in registrations:
             planning.refuse_memory_store_among_workers(registration.function, self._default_store)
-            plans.append(planning.plan(registration, self.addresses, self.settings, type(self._bus), resources))
+            planning.warn_of_limits_among_workers(registration)
+            plans.append(
+                planning.plan(registration, self.addresses, self.settings, type(self._bus), resources, self._provided)
+            )
         return plans
 
     def requirements(self) -> list[negotiation.Requirement]:
@@ -221,17 +229,35 @@ class Session:
                 injected=injected,
                 executor=self._executor,
                 clock=self.clock,
+                longest_wait=negotiation.longest_wait(plan, self.capabilities),
                 open_claims=self._open_claims,
+                open_store=self._open_store,
+                open_rates=self._open_rates,
                 middleware=self._bus.batch_middleware if plan.signature.batch else self._bus.middleware,
             )
             self.consumers.append(Consumer(plan, folded, self))
         for store in self._stores.values():
             await store.open()
+        for rates in self._rate_stores.values():
+            await rates.open()
         for consumer in self.consumers:
             await consumer.start()
 
     def _open_claims(self, store: str | IdempotencyStore | None, lease: float, ttl: float) -> Claims:
-        """The claims of one handler on its store; handlers that name one store share it."""
+        """The claims of one handler on its store."""
+        chosen = self._open_store(store)
+        owner = f"{socket.gethostname()}:{os.getpid()}:{self.envelopes.stamps.next_id()}"
+        claims = Claims(chosen, self.clock, owner, lease, ttl)
+        self._claims.append(claims)
+        return claims
+
+    def _open_store(self, store: str | IdempotencyStore | None) -> IdempotencyStore:
+        """Opened before the consumers start; handlers that name one store share it."""
+        chosen = self._store(store)
+        self._stores[id(chosen)] = chosen
+        return chosen
+
+    def _store(self, store: str | IdempotencyStore | None) -> IdempotencyStore:
         chosen = store if store is not None else self._default_store
         if chosen is None:
             raise ConfigurationError(
@@ -242,11 +268,26 @@ class Session:
                 made = MemoryStore(self.clock) if chosen == "memory" else registry.store(Url(chosen), self.clock)
                 self._named_stores[chosen] = made
             chosen = self._named_stores[chosen]
-        self._stores[id(chosen)] = chosen
-        owner = f"{socket.gethostname()}:{os.getpid()}:{self.envelopes.stamps.next_id()}"
-        claims = Claims(chosen, self.clock, owner, lease, ttl)
-        self._claims.append(claims)
-        return claims
+        return chosen
+
+    def _provided(self, option: IdempotentOption) -> type | None:
+        """What its store provides to handlers. Nothing is opened for that."""
+        if option.store is None and self._default_store is None:
+            return None  # said when it is to be opened
+        store = self._store(option.store)
+        return store.provides if isinstance(store, TransactionalStore) else None
+
+    def _open_rates(self, store: str | RateStore | None) -> RateStore:
+        """Handlers that name one store share it; without a name they share that of this process."""
+        if store is None or isinstance(store, str):
+            if store not in self._rates:
+                require_library()
+                self._rates[store] = (
+                    MemoryRates(self.clock) if store is None else registry.rates(Url(store), self.clock)
+                )
+            store = self._rates[store]
+        self._rate_stores[id(store)] = store
+        return store
 
     async def stop_consumers(self, until: asyncio.Future[None]) -> bool:
         """Drain all at once; returns whether every handler ended by itself."""
@@ -263,11 +304,15 @@ class Session:
             await claims.close()
         for store in self._stores.values():
             await store.close()
+        for rates in self._rate_stores.values():
+            await rates.close()
         await self._stack.aclose()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
         self._claims.clear()
         self._stores.clear()
+        self._rates.clear()
+        self._rate_stores.clear()
         self.consumers = []
         self.consuming = False
         return clean

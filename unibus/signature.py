@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from unibus.errors import ConfigurationError
 from unibus.message import Message
 
-Role: TypeAlias = Literal["payload", "message", "bus", "resource"]
+Role: TypeAlias = Literal["payload", "message", "bus", "resource", "provided"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,11 @@ class Signature:
     parameters: tuple[Parameter, ...]
     batch: bool
     asynchronous: bool
+
+    @property
+    def transactional(self) -> bool:
+        """Whether the handler takes what its idempotency store provides."""
+        return any(parameter.role == "provided" for parameter in self.parameters)
 
 
 def where(function: Callable[..., object]) -> str:
@@ -51,8 +56,13 @@ def refuse_method(function: Callable[..., object]) -> None:
         )
 
 
-def read_signature(function: Callable[..., object], bus_type: type, resources: Mapping[Any, object]) -> Signature:
-    """Raises ConfigurationError with the handler's file and line."""
+def read_signature(
+    function: Callable[..., object], bus_type: type, resources: Mapping[Any, object], provided: Callable[[], Any]
+) -> Signature:
+    """Raises ConfigurationError with the handler's file and line.
+
+    provided: tells the type that the handler's idempotency store provides; asked only where a parameter may be of it.
+    """
     at = where(function)
     try:
         hints = get_type_hints(function, include_extras=True)
@@ -76,7 +86,29 @@ def read_signature(function: Callable[..., object], bus_type: type, resources: M
         if role == "payload" and parameter.default is not parameter.empty:
             continue  # a setting with a default, not the payload
         roles.append(Parameter(parameter.name, role, annotation, parameter.kind is not parameter.KEYWORD_ONLY))
+    if _has_spare(roles) and (own := provided()) is not None:
+        roles = [_of_store(at, parameter) if parameter.annotation is own else parameter for parameter in roles]
     return _judge(at, function, roles)
+
+
+def _has_spare(parameters: list[Parameter]) -> bool:
+    """Whether there is one that the handler's idempotency store may provide."""
+    payloads = [parameter for parameter in parameters if parameter.role == "payload"]
+    messages = [parameter for parameter in parameters if parameter.role == "message"]
+    return (
+        len(payloads) > 1
+        or any(parameter.role == "resource" for parameter in parameters)
+        or any(_inside(message.annotation) != payload.annotation for message in messages for payload in payloads)
+    )
+
+
+def _of_store(at: str, parameter: Parameter) -> Parameter:
+    if parameter.role == "resource":
+        raise ConfigurationError(
+            f"{at}: parameter {parameter.name!r} is provided by the bus's lifespan and by the handler's store, "
+            "whose transaction has the message's key in it; give the lifespan's a type of its own"
+        )
+    return replace(parameter, role="provided")
 
 
 def _judge(at: str, function: Callable[..., object], parameters: list[Parameter]) -> Signature:
@@ -86,7 +118,8 @@ def _judge(at: str, function: Callable[..., object], parameters: list[Parameter]
         listed = ", ".join(repr(parameter.name) for parameter in payloads)
         raise ConfigurationError(
             f"{at}: {listed} could each be the payload; exactly one can. Others must be Message[…], Bus, "
-            "a type that the bus's lifespan yields, or have a default"
+            "a type that the bus's lifespan yields, what the store of its @idempotent provides (a SQL store: "
+            "AsyncSession), or have a default"
         )
     if not payloads and not messages:
         raise ConfigurationError(f"{at}: no payload parameter; a handler takes one (a model, bytes, …) or a Message[…]")
@@ -106,7 +139,8 @@ def _judge(at: str, function: Callable[..., object], parameters: list[Parameter]
         payload = payloads[0].annotation
         if messages and (stated := _inside(messages[0].annotation)) not in (Any, payload):
             raise ConfigurationError(
-                f"{at}: the payload is {payload!r} but the message is Message[{stated!r}]; the two must be the same"
+                f"{at}: the payload is {payload!r} but the message is Message[{stated!r}]; the two must be the same, "
+                "unless the bus's lifespan yields the one, or the store of its @idempotent provides it"
             )
     else:
         payload = _inside(messages[0].annotation)

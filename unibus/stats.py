@@ -10,7 +10,9 @@ class ConsumerStats:
     """Counts since the consumer started. All of them are messages unless they say otherwise.
 
     handled: handler runs that succeeded. skipped: duplicates that `idempotent` passed over.
-    retried: failed attempts that will be run again. dead_lettered: confirmed in the dead letters.
+    rate_limited: made to wait for their turn by `rate_limit`.
+    retried: failed attempts that will be run again. over_budget: those of them that wait longer,
+    since retries are over their budget. dead_lettered: confirmed in the dead letters.
     dropped: settled without a record. given_back: returned to the broker unhandled. lost: taken
     away while we held them. settlements_lost: handled, but the broker will deliver them again.
     send_failures: re-sends or dead letters that failed and are tried again. unmatched: not under
@@ -22,7 +24,9 @@ class ConsumerStats:
     received: int = 0
     handled: int = 0
     skipped: int = 0
+    rate_limited: int = 0
     retried: int = 0
+    over_budget: int = 0
     dead_lettered: int = 0
     dropped: int = 0
     given_back: int = 0

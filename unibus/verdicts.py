@@ -23,6 +23,7 @@ from unibus.outcome import Drop, Postponed, Reject, Retry
 
 if TYPE_CHECKING:
     from unibus.consumer import Consumer
+    from unibus.turns import Turn
 
 logger = logging.getLogger("unibus.consumer")
 
@@ -39,14 +40,19 @@ GIVE_BACK_WAIT = 60.0
 class Trouble:
     """What this process remembers of a delivery that was not settled at its first run."""
 
-    __slots__ = ("failures", "first_failure", "pending", "postponed", "send_failures")
+    __slots__ = ("failures", "pending", "postponed", "send_failures", "turn")
 
     def __init__(self, pending: Exception | None = None) -> None:
         self.failures = 0
-        self.first_failure = ""
         self.pending = pending
         self.postponed = 0
         self.send_failures = 0
+        self.turn: Turn | None = None
+
+
+def _sent_to_us_alone(delivery: Delivery) -> bool:
+    attributes = delivery.attributes
+    return names.ATTEMPT in attributes or names.ALONE in attributes or names.REPLAYS in attributes
 
 
 class Suspected(Exception):
@@ -76,7 +82,7 @@ class Verdicts:
         return attempt
 
     def without_unmatched(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Less what does not fall under the group's patterns. Never a retry: it is ours whatever its topic.
+        """Less what does not fall under the group's patterns. Never a retry or a replay: it is ours whatever its topic.
 
         Where the broker routes by our patterns exactly, another process of the group has wanted it, or wants it
         now: it goes to the dead letters. Elsewhere it comes in the normal course of things, and is acked.
@@ -92,7 +98,7 @@ class Verdicts:
                 if len(matched) > 10_000:
                     matched.clear()
                 fits = matched[delivery.address] = source.matches(delivery.address)
-            if not (fits or names.ATTEMPT in delivery.attributes or names.ALONE in delivery.attributes):
+            if not (fits or _sent_to_us_alone(delivery)):
                 unmatched[delivery] = None
         if not unmatched:
             return batch
@@ -144,16 +150,31 @@ class Verdicts:
         trouble = self.troubles.get(delivery)
         return trouble is not None and trouble.pending is not None
 
+    def has_turn(self, delivery: Delivery) -> bool:
+        """Whether it waits for its turn, and nothing is amiss."""
+        trouble = self.troubles.get(delivery)
+        return trouble is not None and trouble.turn is not None and trouble.turn.on_time
+
     def forget(self, delivery: Delivery) -> None:
-        self.troubles.pop(delivery, None)
+        trouble = self.troubles.pop(delivery, None)
+        if trouble is not None and trouble.turn is not None:
+            trouble.turn.given_up()
+
+    def forget_all(self) -> None:
+        """The consumer has stopped."""
+        for delivery in list(self.troubles):
+            self.forget(delivery)
 
     def _postpone(self, delivery: Delivery, postponed: Postponed) -> None:
         trouble = self.troubles.setdefault(delivery, Trouble())
+        trouble.turn = postponed.turn
+        until = postponed.until if postponed.turn is None else postponed.turn.called
+        if until is not None:
+            until.add_done_callback(lambda _: self._consumer.waiting.release(delivery))
+            self._park(delivery, postponed.after)
+            return
         wait = min(postponed.after, float(2 ** min(trouble.postponed, 10)))
         trouble.postponed += 1
-        if postponed.until is not None:
-            wait = postponed.after
-            postponed.until.add_done_callback(lambda _: self._consumer.waiting.release(delivery))
         self._park(delivery, wait)
 
     def _park(self, delivery: Delivery, wait: float) -> None:
@@ -176,19 +197,23 @@ class Verdicts:
         if problem:
             await self._reject(delivery, attempt, Reject(problem, retry.cause))
             return
-        trouble = self.troubles.setdefault(delivery, Trouble())
-        if trouble.pending is None:  # not a re-send that is tried again
-            trouble.first_failure = trouble.first_failure or rfc3339(self._consumer.clock.now())
+        # On the delivery itself, so that `max_elapsed` counts from it whether the message waits here or is re-sent.
+        delivery.attributes = {**delivery.attributes, names.FIRST_FAILURE: self._first_failure(delivery)}
         if self._waits_here(wait):
-            trouble.failures += 1
+            self.troubles.setdefault(delivery, Trouble()).failures += 1
             self._consumer.stats.retried += 1
             self._park(delivery, wait)
             return
         attributes = dict(delivery.attributes)
         attributes[names.ATTEMPT] = str(attempt + 1)
-        attributes.setdefault(names.FIRST_FAILURE, trouble.first_failure)
         if await self._confirmed(delivery, retry, self._again(delivery, attributes, wait)):
             self._consumer.stats.retried += 1
+
+    def _first_failure(self, delivery: Delivery) -> str:
+        """When it failed first: as it was recorded, if that can be, else now."""
+        now = self._consumer.clock.now()
+        recorded = names.parse_first_failure(delivery.attributes, now) is not None
+        return delivery.attributes[names.FIRST_FAILURE] if recorded else rfc3339(now)
 
     def _waits_here(self, wait: float) -> bool:
         plan = self._consumer.plan
@@ -251,15 +276,13 @@ class Verdicts:
             )
 
     def _record(self, delivery: Delivery, attempt: int, reject: Reject) -> dead_letters.DeadLetter:
-        plan, trouble = self._consumer.plan, self.troubles.get(delivery)
-        now = rfc3339(self._consumer.clock.now())
-        first = delivery.attributes.get(names.FIRST_FAILURE) or (trouble.first_failure if trouble is not None else "")
+        plan = self._consumer.plan
         is_queue = isinstance(plan.source, Queue)
         return replace(
             dead_letters.describe(reject.cause or reject, reject.reason),
             attempts=attempt,
-            first_failure=first or now,
-            last_failure=now,
+            first_failure=self._first_failure(delivery),
+            last_failure=rfc3339(self._consumer.clock.now()),
             source=plan.source.name,
             topic="" if is_queue else delivery.address,
             group="" if is_queue else plan.name,
@@ -348,7 +371,6 @@ class Verdicts:
             return
         attributes = dict(delivery.attributes)
         attributes[names.ATTEMPT] = str(names.parse_attempt(attributes) + trouble.failures)
-        attributes.setdefault(names.FIRST_FAILURE, trouble.first_failure)
         if self._consumer.bus.capabilities.delay.support == "none":
             wait = 0.0
         try:

@@ -15,7 +15,7 @@ from unibus_kafka.stamp import stamped
 logger = logging.getLogger("unibus.kafka")
 
 EVERY = 0.5
-"""Seconds between the first settlement and its commit, unless many come."""
+"""Seconds."""
 MANY = 1000
 """Settlements that are committed at once."""
 LATE = 1.0
@@ -24,14 +24,23 @@ LATE = 1.0
 
 class Commits:
     """partitions: those that are assigned to us now. Only what belongs to them is committed, so that what was settled
-    in an earlier time never rewinds the group."""
+    in an earlier time never rewinds the group. every: seconds between the first settlement and its commit, unless many
+    come."""
 
     def __init__(
-        self, member: Callable[[], Member], partitions: Callable[[], Iterable[Partition]], clock: Clock
+        self,
+        member: Callable[[], Member],
+        partitions: Callable[[], Iterable[Partition]],
+        clock: Clock,
+        *,
+        every: float = EVERY,
     ) -> None:
         self._member = member
         self._partitions = partitions
         self._clock = clock
+        self._every = every
+        self._pause = every
+        """Until the next one: after one that failed never less than `EVERY`."""
         self._lock = asyncio.Lock()
         self._settled = 0
         self._since: float | None = None
@@ -62,7 +71,7 @@ class Commits:
             self._wanted.clear()
             if self._since is None:
                 continue
-            left = self._since + EVERY - self._clock.monotonic()
+            left = self._since + self._pause - self._clock.monotonic()
             if left > 0 and self._settled < MANY:
                 timer = self._clock.call_later(left, self._wanted.set)
                 await self._wanted.wait()
@@ -81,6 +90,7 @@ class Commits:
                 and (partition.mark.to_commit is not None or partition.is_beyond_note)
             }
             done = await self._write(news)
+        self._pause = self._every if done else EVERY
         if done:
             self._uncommitted_since = None if self._since is None else began
         else:

@@ -89,6 +89,10 @@ class Member:
         )
         return found
 
+    async def position(self, tp: TopicPartition) -> int:
+        """What is polled next: past marks of transactions, which are no records."""
+        return int(await self._consumer.position(tp))
+
     async def keep_alive(self) -> None:
         """The library leaves the group when nobody has polled for five minutes."""
         await self._consumer.getmany(_NOTHING, timeout_ms=0)

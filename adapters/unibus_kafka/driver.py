@@ -14,6 +14,7 @@ from unibus.driver import (
     Capabilities,
     Clock,
     Confirmed,
+    Delivery,
     Depth,
     DriverEvent,
     Outbound,
@@ -34,6 +35,7 @@ from unibus.errors import (
     UnsupportedCapability,
 )
 from unibus_kafka import delays
+from unibus_kafka.browsing import Browsing
 from unibus_kafka.cluster import Cluster
 from unibus_kafka.endpoint import Endpoint
 from unibus_kafka.ephemeral import EphemeralSubscription
@@ -144,6 +146,12 @@ class KafkaDriver:
                 ours += one.unsettled
                 lows |= {tp: low for tp, part in one.partitions.items() if tp in lows and (low := part.mark.low)}
         return Depth(ready=max(sum(ends[tp] - lows[tp] for tp in tps) - ours, 0))
+
+    async def browse(self, source: Source, after: str | None, limit: int) -> tuple[Sequence[Delivery], str | None]:
+        """Implements Browser: from where the group is to the end, by a reader that belongs to no group."""
+        self._live()
+        await self._topics.verify([source])
+        return await Browsing(self._endpoint, self._cluster, self._topics).page(source, after, limit)
 
     async def forward(self) -> None:
         """Implements Forwarding: for every target for which something waits."""

@@ -26,6 +26,8 @@ def capabilities(confirmed: Confirmed) -> Capabilities:
         delay=Delay("emulated", delays.LONGEST, delays.PRECISION),
         delivery_count="emulated",
         ordered_delivery_count="emulated",
+        browse="native",
+        positional=True,
         max_body=MAX_BODY,
         body_limit_counts_metadata=True,
         send=Limits(messages=MESSAGES, calls=CALLS),

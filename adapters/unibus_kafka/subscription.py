@@ -25,6 +25,7 @@ from unibus.driver import (
 from unibus.errors import SettlementLost, UnibusError, UnsupportedCapability
 from unibus_kafka import delays
 from unibus_kafka.cluster import Cluster
+from unibus_kafka.commits import EVERY as COMMIT_EVERY
 from unibus_kafka.commits import Commits
 from unibus_kafka.consumer import Member
 from unibus_kafka.endpoint import Endpoint
@@ -93,7 +94,9 @@ class KafkaSubscription:
         self._generation: int | None = None
         self._assignments = 0
         self._stable = asyncio.Event()
-        self._commits = Commits(lambda: self.member, self._current, clock)
+        # What a forwarder has moved may be handled in a moment: moved again, it would be handled again.
+        every = COMMIT_EVERY if tiers_of is None else 0.0
+        self._commits = Commits(lambda: self.member, self._current, clock, every=every)
         self._tasks: list[asyncio.Task[None]] = []
         self._poller: asyncio.Task[None]
 

@@ -121,6 +121,21 @@ class ConsumeChannel(Reading):
         """As the broker sees it."""
         return len(self._open) + sum(len(tags) for tags, _ in self._withheld or ())
 
+    async def part(self) -> None:
+        """End the consumer, and see to it that all that was settled reaches the queue.
+
+        Of a quorum queue the broker's end of the channel passes on 32 acks or so, keeps the others until those are
+        applied, and forgets them if the channel ends first. The end of a consumer is applied after those; then the
+        others go, before the next answer.
+        """
+        tag, self._tag = self._tag, ""
+        if not (tag and self.alive):
+            return
+        with suppress(DriverError):
+            async with told("ending a consumer"):
+                await self._channel.basic_cancel(tag)
+                await self._channel.basic_qos(prefetch_count=self._prefetch)
+
     async def close(self) -> None:
         """What is unsettled goes back to the queue, after what was settled before."""
         self.alive = False

@@ -160,6 +160,9 @@ class RabbitSubscription(ChannelEvents):
             self._channel = None
             self._finishing.clear()
             for channel in channels:
+                # In order another consumer would begin before what we hold is back; one of nobody else's needs nothing.
+                if not self._ordered and not self._ephemeral:
+                    await channel.part()
                 await channel.close()
 
     def abandon(self) -> None:

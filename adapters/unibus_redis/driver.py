@@ -12,6 +12,7 @@ from unibus.driver import (
     Capabilities,
     Clock,
     Confirmed,
+    Delivery,
     Depth,
     DriverEvent,
     Inbox,
@@ -34,6 +35,7 @@ from unibus.errors import (
 )  # fmt: skip
 from unibus_redis import durability, keys, topology
 from unibus_redis.calls import Calls
+from unibus_redis.entries import Entry, delivery_of
 from unibus_redis.holding import Holding
 from unibus_redis.mover import Mover
 from unibus_redis.options import capabilities, endpoint
@@ -126,6 +128,17 @@ class RedisDriver:
     async def depth(self, source: Source) -> Depth:
         self._check()
         return await self._topology.depth(source)
+
+    async def browse(self, source: Source, after: str | None, limit: int) -> tuple[Sequence[Delivery], str | None]:
+        """Implements Browser: the entries of the stream, those in somebody's hands among them."""
+        self._check()
+        if isinstance(source, TopicSubscription) and source.group is None:
+            raise UnsupportedCapability(f"{source}: what nobody keeps cannot be looked at")
+        stream = self._stream(source) if after is not None else await self._topology.look_for(source)
+        first = "-" if after is None else f"({after}"
+        found = await self._calls.command(stream, "XRANGE", stream, first, "+", "COUNT", limit)
+        shown = [delivery_of(Entry(entry_id, fields, 0, 0.0), source.name) for entry_id, fields in found]
+        return shown, found[-1][0].decode() if len(found) == limit else None
 
     async def forward(self) -> None:
         """Implements Forwarding."""

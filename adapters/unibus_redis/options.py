@@ -135,6 +135,7 @@ def capabilities(endpoint: Endpoint, confirmed: Confirmed) -> Capabilities:
         delivery_count="native",
         ordered_delivery_count="native",
         lease=options.lease,
+        browse="native",
         max_body=options.max_body,
         send=BATCH if options.fsync or options.replicas else SEND,  # such calls wait, so more of them do
         receive=BATCH,

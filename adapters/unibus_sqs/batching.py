@@ -12,14 +12,13 @@ from typing import Any, TypeAlias
 
 from unibus.driver import Clock
 from unibus.errors import MessageTooLarge
+from unibus_sqs.clients import FIRST_WAIT, LONGEST_WAIT
 from unibus_sqs.failures import FOREIGN, may_pass, never_left, of_entry, of_send
 from unibus_sqs.limits import BATCH
 from unibus_sqs.wire import size_of
 
 Call: TypeAlias = Callable[[list[Any]], Awaitable[Any]]
 """One call of the client with these entries, as it answers."""
-FIRST_WAIT, LONGEST_WAIT = 0.05, 1.0
-"""Seconds before a call is tried again: doubled each time."""
 
 
 class Batches:

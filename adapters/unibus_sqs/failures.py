@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from aiohttp import ClientConnectorError
 from botocore import exceptions as foreign
 
 from unibus.errors import (
@@ -51,6 +53,12 @@ _CODES: dict[str, type[DriverError]] = {
     "ThrottledException": Throttled,
     "Throttling": Throttled,
     "TooManyRequestsException": Throttled,
+    "KmsThrottled": Throttled,
+    "KMSThrottling": Throttled,
+    "KMSThrottlingException": Throttled,
+    "KmsAccessDenied": AccessDenied,
+    "KMSAccessDenied": AccessDenied,
+    "KMSAccessDeniedException": AccessDenied,
     "RequestTimeTooSkewed": ConnectionLost,
     "RequestExpired": ConnectionLost,
     "InternalError": ConnectionLost,
@@ -65,7 +73,7 @@ _NO_CREDENTIALS = (
     foreign.NoAuthTokenError,
 )  # fmt: skip
 _NEVER_LEFT = (
-    foreign.EndpointConnectionError, foreign.ConnectTimeoutError, foreign.ProxyConnectionError,
+    foreign.ConnectTimeoutError, foreign.ProxyConnectionError,
     ConnectionRefusedError, *_NO_CREDENTIALS, *_UNREADY,
 )  # fmt: skip
 _WITHIN_THE_REQUEST = (foreign.ParamValidationError,)
@@ -77,7 +85,11 @@ def code_of(error: BaseException) -> str:
     """AWS's own word for an error, without the namespace that older protocols put before it."""
     if not isinstance(error, foreign.ClientError):
         return ""
-    return str(error.response.get("Error", {}).get("Code", "")).rpartition(".")[2].rpartition("#")[2]
+    return _short(str(error.response.get("Error", {}).get("Code", "")))
+
+
+def _short(code: str) -> str:
+    return code.rpartition(".")[2].rpartition("#")[2]
 
 
 def translate(error: Exception, doing: str) -> DriverError:
@@ -104,11 +116,26 @@ def translated(doing: str) -> Iterator[None]:
         raise translate(error, doing) from error
 
 
+def _refused(error: Exception) -> bool:
+    """An answer that says no: whatever the reason, nothing was stored."""
+    if not isinstance(error, foreign.ClientError):
+        return False
+    return 400 <= int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) < 500
+
+
+def _did_not_leave(error: Exception) -> bool:
+    """aiobotocore says EndpointConnectionError of a connection that broke in use, too: then the request may have been
+    carried out, and only what aiohttp has said tells the one from the other."""
+    if isinstance(error, foreign.EndpointConnectionError):
+        return isinstance(error.kwargs.get("error"), (ClientConnectorError, socket.gaierror))
+    return isinstance(error, _NEVER_LEFT)
+
+
 def never_left(error: Exception) -> bool:
     """Whether it is certain that the server has taken nothing, and it may do so later."""
     if isinstance(error, _NO_CREDENTIALS):
         return False
-    return isinstance(error, _NEVER_LEFT) or isinstance(translate(error, ""), Throttled)
+    return _did_not_leave(error) or isinstance(translate(error, ""), Throttled)
 
 
 def of_send(error: Exception) -> Exception:
@@ -117,7 +144,7 @@ def of_send(error: Exception) -> Exception:
     made: Exception = Rejected(str(ours))
     if isinstance(ours, DestinationNotFound):
         made = ours
-    elif isinstance(error, _NEVER_LEFT) or isinstance(ours, Throttled):
+    elif _did_not_leave(error) or isinstance(ours, Throttled) or (ours.retryable and _refused(error)):
         made = NotSent(f"{ours}; nothing was stored, send it again")
     elif isinstance(ours, ConnectionLost):
         made = OutcomeUnknown(f"{ours}; the message may be stored")
@@ -136,7 +163,7 @@ def of_search(error: DriverError) -> Exception:
 
 def may_pass(failed: Mapping[str, Any]) -> bool:
     """AWS answers with success and lists what it did not take: whether it was the server's fault, not ours."""
-    return not failed.get("SenderFault", False)
+    return not failed.get("SenderFault", False) or _CODES.get(_short(failed.get("Code", ""))) is Throttled
 
 
 def of_entry(failed: Mapping[str, Any]) -> Exception:

@@ -23,12 +23,14 @@ MAX_HOLD: Final = 43_200
 """Seconds for which a message may be invisible after it was received, however often that is renewed."""
 END_OF_HOLD: Final = MAX_HOLD - 600
 """Seconds after which we give up what we hold, before SQS does."""
+RETENTION: Final = 1_209_600
+"""Seconds for which a queue keeps messages at most; it is four days where nobody says so."""
 MAX_WAIT: Final = 20
 """Seconds of one long poll."""
 MAX_IN_FLIGHT: Final = 120_000
 """Messages of one queue that are received and not deleted; beyond it SQS says OverLimit."""
 MAX_FILTER_VALUES: Final = 100
-"""Values in one filter policy; AWS counts combinations and allows 150."""
+"""Values in one filter policy, beside one of ours; AWS counts combinations and allows 150."""
 MAX_TAG: Final = 256
 """Characters in the value of a tag."""
 

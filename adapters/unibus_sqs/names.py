@@ -12,6 +12,7 @@ from unibus_sqs.limits import MAX_FILTER_VALUES, MAX_TAG, QUEUE_NAME
 TOPIC = "unibus"
 """All topics of a bus go through one SNS topic, and a second one that is ordered."""
 FIFO = ".fifo"
+_PATTERNS = "patterns: "
 
 
 def queue_name(source: Source) -> str:
@@ -51,7 +52,7 @@ def filter_of(patterns: Sequence[str]) -> list[object]:
     """A filter on the topic that lets pass all that matches, and sometimes more: the exact filter is ours."""
     everything: list[object] = [{"exists": True}]
     rules: list[object] = []
-    for pattern in patterns:
+    for pattern in sorted(patterns):  # SNS takes another order for another filter
         words = pattern.split(".")
         wild = next((place for place, word in enumerate(words) if word in ("*", "#")), None)
         if wild is None:
@@ -64,6 +65,19 @@ def filter_of(patterns: Sequence[str]) -> list[object]:
         if words[wild] == "#":
             rules.append(head)
     return rules if len(rules) <= MAX_FILTER_VALUES else everything
+
+
+def as_rule(patterns: Sequence[str]) -> str:
+    """The patterns themselves, among the rules of a filter: no topic has such a name."""
+    return _PATTERNS + " ".join(sorted(patterns))
+
+
+def patterns_of(rules: Sequence[object]) -> tuple[str, ...]:
+    """What `as_rule` has written; of a filter without it, which somebody else has made, nothing."""
+    for rule in rules:
+        if isinstance(rule, str) and rule.startswith(_PATTERNS):
+            return tuple(rule.removeprefix(_PATTERNS).split(" "))
+    return ()
 
 
 def as_tag(patterns: Sequence[str]) -> str:

@@ -7,13 +7,20 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from unibus.driver import Capabilities, Delay, Limits, Url
+from unibus.driver import Capabilities, Delay, Limits, Support, Url
 from unibus.errors import ConfigurationError
 from unibus_sqs.limits import BATCH, END_OF_HOLD, MAX_BYTES, MAX_HOLD, MAX_WAIT
 
-_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d{1,2}")
+_REGION = re.compile(r"[a-z]{2,}(?:-[a-z]+)+-\d{1,2}")
 _ENDPOINT = re.compile(r"https?://[^/@\s]+/?")
 _KEYS = ("access", "secret", "session_token", "profile_key", "credential")
+
+
+_TOPICS = (
+    "what is published without order to a topic that an ordered group wants is refused",
+    "AWS takes up to a minute to let SNS write to a new group's queue, and up to 15 to apply its filter: what is "
+    "published before may not reach the group",
+)
 
 
 class Options(BaseModel):
@@ -26,6 +33,9 @@ class Options(BaseModel):
     lease: int = Field(30, ge=1, le=MAX_HOLD // 12, description="How long a received message is ours until renewed.")
     wait: int = Field(MAX_WAIT, ge=0, le=MAX_WAIT, description="How long one poll waits; closing waits for it, too.")
     polls: int = Field(3, ge=1, le=32, description="Polls in flight at most for one consumer; an idle one has one.")
+    topics: bool = Field(True, description="Whether there are topics, which needs SNS; a server may have queues alone.")
+    topic_check: int = Field(60, ge=1, description="How soon a group notices that its subscription was deleted.")
+    max_body: int = Field(MAX_BYTES, ge=1024, le=MAX_BYTES, description="Bytes of a message: a queue may allow less.")
     timeout: float = Field(5.0, gt=0, le=300, description="How long an answer may take, beyond that of a poll.")
 
 
@@ -60,21 +70,23 @@ def place(url: Url) -> Place:
 def capabilities(options: Options) -> Capabilities:
     """The limits of a message are those of a text; bytes that are no text grow by a third, and `send` refuses what
     is over the limit then."""
+    of_topics: Support = "native" if options.topics else "none"
     return Capabilities(
         confirmed="replicas",
         queue_ordering="native",
-        topic_ordering="native",
-        groups="native",
-        patterns="emulated",
+        topic_ordering=of_topics,
+        groups=of_topics,
+        patterns="emulated" if options.topics else "none",
         delay=Delay("native", None, 1.5),
         nack_delay="native",
         delivery_count="native",
         ordered_delivery_count="native",
         lease=float(options.lease),
         hold=END_OF_HOLD / 3,
-        max_body=MAX_BYTES,
+        max_body=options.max_body,
         body_limit_counts_metadata=True,
-        send=Limits(messages=BATCH, bytes=MAX_BYTES, calls=8, min_messages=BATCH),
+        send=Limits(messages=BATCH, bytes=options.max_body, calls=8, min_messages=BATCH),
         receive=Limits(messages=BATCH * options.polls, calls=options.polls),
         settle=Limits(messages=BATCH, calls=8, min_messages=BATCH),
+        notes=_TOPICS if options.topics else (),
     )

@@ -23,6 +23,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds before the next poll after one that failed: doubled each time."""
 SHORT_PAUSE = 0.1
 """Seconds before the next poll after one that brought nothing, where polls do not wait themselves."""
+HELD_LOOK = 0.02
+"""Seconds between looks whether the last poll was answered."""
 IDLE = 3600.0
 """Seconds after which a wait for somebody who wants messages looks up; only a bound."""
 
@@ -53,6 +55,8 @@ class Polling:
         self._clock = clock
         self._lead: asyncio.Task[None] | None = None
         self._others: set[asyncio.Task[None]] = set()
+        self._in_flight = 0
+        self._held = False
         self._requested = 0
         """Messages that the polls in flight may bring."""
         self._full = False
@@ -62,6 +66,12 @@ class Polling:
 
     def start(self, what: str) -> None:
         self._lead = asyncio.get_running_loop().create_task(self._run(), name=f"unibus sqs poll {what}")
+
+    async def hold(self, held: bool) -> None:
+        """Held, no poll begins; returns once those in flight are answered."""
+        self._held = held
+        while self._held and (self._in_flight or self._others) and not self._inbox.ended:
+            await self._clock.sleep(HELD_LOOK)
 
     async def ended(self) -> None:
         """Returns once the last poll has been answered. The inbox has ended before."""
@@ -78,6 +88,9 @@ class Polling:
 
     async def _run(self) -> None:
         while not self._inbox.ended:
+            if self._held:
+                await self._pause(SHORT_PAUSE)
+                continue
             if self._wanted() <= 0:
                 await self._inbox.wait_until_wanted(IDLE)
                 continue
@@ -100,6 +113,13 @@ class Polling:
         self._requested -= BATCH
 
     async def _poll(self, most: int) -> None:
+        self._in_flight += 1
+        try:
+            await self._poll_once(most)
+        finally:
+            self._in_flight -= 1
+
+    async def _poll_once(self, most: int) -> None:
         try:
             answer = await self._receive(most)
             messages = answer.get("Messages", ())

@@ -9,12 +9,13 @@ from unibus.driver import Depth, Source
 from unibus.errors import DestinationNotFound, TopologyMismatch
 from unibus_sqs import names
 from unibus_sqs.clients import Clients
-from unibus_sqs.failures import translated
+from unibus_sqs.limits import RETENTION
 
 LEAST_RECEIVES = 10
 """Of a redrive policy that somebody has set. What unibus finds out about a message that kills its process takes six
 receives on an ordered queue; each release, restart and lost lease is one more."""
 
+_QUEUE = {"MessageRetentionPeriod": str(RETENTION)}
 _FIFO = {"FifoQueue": "true", "DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
 _DEPTH = {
     "ready": "ApproximateNumberOfMessages",
@@ -55,12 +56,11 @@ class Queues:
         return url
 
     async def arn(self, url: str) -> str:
-        return str((await self._attributes(url, "QueueArn"))["QueueArn"])
+        return str((await self.attributes(url, "QueueArn"))["QueueArn"])
 
     async def depth(self, source: Source) -> Depth:
         try:
-            with translated(f"asking for the depth of {source}"):
-                answer = await self._attributes(await self.url(source), *_DEPTH.values())
+            answer = await self.attributes(await self.url(source), *_DEPTH.values())
         except DestinationNotFound:
             self.forget(source)
             raise
@@ -68,10 +68,10 @@ class Queues:
 
     async def _make(self, source: Source) -> str:
         name = names.queue_name(source)
-        with translated(f"creating queue {name!r}"):
-            made = await self._clients.sqs.create_queue(
-                QueueName=name, Attributes=_FIFO if source.ordering == "key" else {}
-            )
+        attributes = {**_QUEUE, **(_FIFO if source.ordering == "key" else {})}
+        made = await self._clients.ask(
+            f"creating queue {name!r}", lambda: self._clients.sqs.create_queue(QueueName=name, Attributes=attributes)
+        )
         self._urls[name] = made["QueueUrl"]
         return str(made["QueueUrl"])
 
@@ -86,8 +86,7 @@ class Queues:
 
     async def check_redrive(self, source: Source) -> None:
         """Before it is consumed. A policy of SQS counts give-backs like failures, and would take healthy messages."""
-        with translated(f"looking at queue {names.queue_name(source)!r}"):
-            policy = (await self._attributes(await self.url(source), "RedrivePolicy")).get("RedrivePolicy")
+        policy = (await self.attributes(await self.url(source), "RedrivePolicy")).get("RedrivePolicy")
         most = _max_receives(policy)
         if most is not None and most < LEAST_RECEIVES:
             raise TopologyMismatch(
@@ -96,14 +95,19 @@ class Queues:
                 "unibus keeps dead letters itself"
             )
 
-    async def _attributes(self, url: str, *wanted: str) -> Any:
-        answer = await self._clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(wanted))
+    async def attributes(self, url: str, *wanted: str) -> Any:
+        answer = await self._clients.ask(
+            f"looking at queue {url.rpartition('/')[2]!r}",
+            lambda: self._clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(wanted)),
+        )
         return answer.get("Attributes", {})
 
     async def _url_of(self, name: str) -> str:
         if name not in self._urls:
-            with translated(f"looking for queue {name!r}"):
-                self._urls[name] = (await self._clients.sqs.get_queue_url(QueueName=name))["QueueUrl"]
+            found = await self._clients.ask(
+                f"looking for queue {name!r}", lambda: self._clients.sqs.get_queue_url(QueueName=name)
+            )
+            self._urls[name] = found["QueueUrl"]
         return self._urls[name]
 
 

@@ -51,6 +51,10 @@ async def _settle(
     part: Sequence[Delivery], call: Call, outcome: Settled, clock: Clock, seconds: Callable[[Delivery], int] | None
 ) -> None:
     for attempt in range(1, TRIES + 1):
+        outcome.stale += [one for one in part if isinstance(one.token, str)]  # lost while others were settled
+        part = [one for one in part if not isinstance(one.token, str)]
+        if not part:
+            return
         failed = {int(one["Id"]): one for one in (await call(_entries(part, seconds))).get("Failed", ())}
         again = []
         for place, delivery in enumerate(part):

@@ -12,6 +12,7 @@ from unibus.driver import (
     Clock,
     Delivery,
     DriverEvent,
+    Gap,
     Inbox,
     Lost,
     Outcome,
@@ -34,7 +35,8 @@ LOOKS = 6
 
 
 class SqsSubscription:
-    """Made by the driver. restore: makes the queue anew if it is ours to make; returns its URL, else raises."""
+    """Made by the driver. restore: makes the queue anew if it is ours to make; returns its URL, else raises.
+    rejoined: whether a group had to be subscribed to its topics again."""
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class SqsSubscription:
         options: Options,
         batches: Batches,
         restore: Callable[[], Awaitable[tuple[str, bool]]],
+        rejoined: Callable[[str], Awaitable[bool]],
         clock: Clock,
     ) -> None:
         self.source = source
@@ -57,6 +60,8 @@ class SqsSubscription:
         self._options = options
         self._batches = batches
         self._restore_queue = restore
+        self._rejoined = rejoined
+        self._check_at = clock.monotonic() + options.topic_check
         self._clock = clock
         self._ordered = source.ordering == "key"
         pause = 0.0 if options.wait else SHORT_PAUSE
@@ -109,11 +114,11 @@ class SqsSubscription:
         now = self._clock.monotonic()
         whole = max(1, math.ceil(seconds))
 
-        def allowed(delivery: Delivery) -> int:
-            return max(1, min(whole, int(delivery.token.limit - now)))
+        def seconds_of(delivery: Delivery) -> int:
+            return max(1, self._allowed(delivery, whole))
 
         extended = await settle(
-            ours, self._change, doing=f"renewing leases of {self.source}", clock=self._clock, seconds=allowed
+            ours, self._change, doing=f"renewing leases of {self.source}", clock=self._clock, seconds=seconds_of
         )
         for delivery in extended.done:
             if not isinstance(delivery.token, str):
@@ -121,6 +126,12 @@ class SqsSubscription:
         self._lose(extended.stale)
         if extended.why is not None:
             raise extended.why
+
+    async def hold_at_most(self, deliveries: int) -> None:
+        """Implements Narrowing: none, and polls in flight end, so that the core sees what they bring. Given back unseen
+        it would be counted as delivered, and one that is marked as a suspect be convicted by three restarts. Any
+        other number the core keeps to by what it asks for."""
+        await self._polling.hold(deliveries == 0)
 
     async def close(self) -> None:
         """Waits for the poll in flight, as long as the URL's `wait` at most: what it brings is given back at once."""
@@ -137,6 +148,10 @@ class SqsSubscription:
         except DriverError:
             return  # the leases end by themselves
 
+    def expire(self) -> None:
+        """For tests: what is held and waits here is not ours any more; the server gives it to others later."""
+        self._lose([*self.inbox.held, *self.inbox.ready])
+
     async def cut_off(self, reason: Exception) -> None:
         """For tests: nothing is given back, and nobody is told."""
         self._closed = True
@@ -147,6 +162,7 @@ class SqsSubscription:
     # --- calls ----------------------------------------------------------------------------------------
 
     async def _receive(self, most: int) -> Any:
+        await self._check_topics()
         attempt = {"ReceiveRequestAttemptId": uuid.uuid4().hex} if self._ordered else {}
         return await self._clients.sqs.receive_message(
             QueueUrl=self._url,
@@ -158,19 +174,39 @@ class SqsSubscription:
             **attempt,
         )
 
+    async def _check_topics(self) -> None:
+        """Now and then, by the poll at hand: a group whose subscription somebody has deleted hears nothing more."""
+        now = self._clock.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + self._options.topic_check
+            if await self._rejoined(self._url):
+                self._notify(Gap())
+
     async def _delete(self, deliveries: Sequence[Delivery]) -> Settled:
         async def call(entries: list[Any]) -> Any:
-            return await self._clients.sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
+            return await self._clients.in_time(
+                self._clients.sqs.delete_message_batch(QueueUrl=self._url, Entries=entries)
+            )
 
         return await settle(deliveries, call, doing=f"settling at {self.source}", clock=self._clock, seconds=None)
 
     async def _make_visible(self, deliveries: Sequence[Delivery], delay: float) -> Settled:
-        whole = math.ceil(delay)
+        def seconds(delivery: Delivery) -> int:
+            return self._allowed(delivery, math.ceil(delay))
+
         doing = f"giving back to {self.source}"
-        return await settle(deliveries, self._change, doing=doing, clock=self._clock, seconds=lambda _: whole)
+        return await settle(deliveries, self._change, doing=doing, clock=self._clock, seconds=seconds)
+
+    def _allowed(self, delivery: Delivery, seconds: int) -> int:
+        """No longer than SQS lets a message be hidden since it was received; it refuses what is longer."""
+        if isinstance(delivery.token, str):  # lost meanwhile: SQS says so itself
+            return seconds
+        return max(0, min(seconds, int(delivery.token.limit - self._clock.monotonic())))
 
     async def _change(self, entries: list[Any]) -> Any:
-        return await self._clients.sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+        return await self._clients.in_time(
+            self._clients.sqs.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+        )
 
     # --- what a poll brings ---------------------------------------------------------------------------
 
@@ -199,7 +235,7 @@ class SqsSubscription:
         duplicates, the other order would lose. What could not be sent comes again when its lease ends."""
 
         async def call(batch: list[Any]) -> Any:
-            return await self._clients.sqs.send_message_batch(QueueUrl=self._url, Entries=batch)
+            return await self._clients.in_time(self._clients.sqs.send_message_batch(QueueUrl=self._url, Entries=batch))
 
         entries = [sent_on(one.delivery.native, place, one.left) for place, one in enumerate(later)]
         errors = await self._batches.send(entries, call, ordered=False)

@@ -20,7 +20,6 @@ from unibus_sqs import limits, notifications
 
 ENVELOPE = "unibus"
 TOPIC = "unibus-topic"
-ATTEMPT, ALONE = "unibusattempt", "unibusalone"
 
 _OURS = 2
 _NOTHING = "-"
@@ -73,8 +72,8 @@ def entry_of(message: Outbound, place: int, topic: str | None, *, body: str, ord
         attributes[TOPIC] = _string(topic)
     entry: dict[str, Any] = {"Id": str(place), body: text, "MessageAttributes": attributes}
     if ordered:
-        entry["MessageDeduplicationId"] = deduplication_id(message)
-        entry["MessageGroupId"] = group_id(message.key)
+        entry["MessageDeduplicationId"] = deduplication_id(message, direct=direct)
+        entry["MessageGroupId"] = group_id(message)
     elif message.delay > 0:
         delay_entry(entry, envelope, message.delay)
     attributes[ENVELOPE] = _string(_json(envelope))
@@ -101,20 +100,22 @@ def sent_on(raw: Any, place: int, left: float) -> Any:
     return entry
 
 
-def deduplication_id(message: Outbound) -> str:
-    """The same for a message that is sent again as it was, since the first time may have arrived; another one for its
-    next attempt, which SQS would take for a duplicate else, and for another message under the same id."""
-    digest = hashlib.sha256(message.message_id.encode())
-    for name in (ATTEMPT, ALONE):
-        digest.update(f"\0{message.attributes.get(name, '')}".encode())
-    digest.update(b"\0" + _json([message.key, message.topic, *sorted(message.attributes.items())]).encode())
-    digest.update(message.body or b"\0")
+def deduplication_id(message: Outbound, *, direct: bool) -> str:
+    """The same for a message that is sent again as it was, since the first time may have arrived. Another one for its
+    next attempt, its replay from the dead letters, and another message under the same id: within five minutes SQS
+    would confirm them and throw them away. Hence the id alone does not do; all that tells them apart counts in."""
+    told = [message.message_id, message.key, message.topic, direct, sorted(message.attributes.items())]
+    digest = hashlib.sha256(_json([*told, sorted(message.headers.items())]).encode())
+    digest.update(b"" if message.body is None else b"\0" + message.body)
     return digest.hexdigest()
 
 
-def group_id(key: str | None) -> str:
-    """SQS takes some ASCII only; without a key nothing waits for anything."""
-    return uuid.uuid4().hex if key is None else uuid.uuid5(uuid.NAMESPACE_OID, key).hex
+def group_id(message: Outbound) -> str:
+    """SQS takes some ASCII only. A message without a key is a group of its own, as it waits for nothing; the same one
+    when it is sent again, since duplicates are found within a group."""
+    if message.key is None:
+        return uuid.uuid5(uuid.NAMESPACE_URL, message.message_id).hex
+    return uuid.uuid5(uuid.NAMESPACE_OID, message.key).hex
 
 
 def size_of(entry: Any, body: str) -> int:
@@ -183,8 +184,9 @@ def received_of(raw: Any, source: Source, expires: float, limit: float, server_n
         _body_of(text, envelope.get("form", "text")), ours, headers, key, message_id, topic or source.name,
         sent, count, count > 1, Handle(raw["ReceiptHandle"], expires, limit), raw,
     )  # fmt: skip
-    left = _left(envelope.get("delay"), sent, server_now)
-    return Received(delivery, topic is None or bool(envelope.get("direct")), left)
+    # What SNS has wrapped was published, and nothing published is delayed, whatever its envelope says.
+    delay = envelope.get("delay") if ENVELOPE in raw.get("MessageAttributes", {}) else None
+    return Received(delivery, topic is None or bool(envelope.get("direct")), _left(delay, sent, server_now))
 
 
 def envelope_of(text: str | None) -> dict[str, Any]:

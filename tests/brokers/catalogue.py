@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -44,9 +45,13 @@ class Spec:
     """Of brokers that do not tell it."""
 
 
+JVM: Final = "UNIBUS_TEST_JVM"
+"""Options of Java for servers, beside the size of the heap. Those that live for minutes do better without its second
+compiler, which takes a third of their time and pays later; benchmarks keep it."""
 KAFKA: Final = "4.4.0"
 KAFKA_NODES: Final = 3
 MOTO: Final = "5.2.5"
+ELASTICMQ: Final = "1.6.11"
 
 
 def _rabbitmq(image: str, debian: str) -> Spec:
@@ -94,6 +99,17 @@ def _redis_command(place: Place) -> list[str]:
     return ["redis-server", *options.split(" ")]
 
 
+def _postgresql_environment(place: Place) -> dict[str, str]:
+    # Not where the official image declares a volume, which would outlive its container.
+    return {"PGDATA": "/tmp/cluster", "POSTGRES_HOST_AUTH_METHOD": "trust"}
+
+
+def _postgresql_command(place: Place) -> list[str]:
+    # -F: no fsync. What it has written survives the death of its processes, which is all that tests do to it.
+    options = f"-h {place.bind} -p {place.port} -c unix_socket_directories=/tmp -c max_connections=200 -F"
+    return ["postgres", *options.split(" ")]
+
+
 def _kafka_environment(place: Place) -> dict[str, str]:
     return _kafka_node(place, 1, {1: place.port}) | _KAFKA_ALONE
 
@@ -134,7 +150,7 @@ def _kafka_node(place: Place, number: int, ports: Mapping[int, int]) -> dict[str
         "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "true",
         # 6 s by default; a killed consumer is noticed no sooner.
         "KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS": "1000",
-        "KAFKA_HEAP_OPTS": "-Xms256m -Xmx768m",
+        "KAFKA_HEAP_OPTS": f"-Xms256m -Xmx768m {os.environ.get(JVM, '')}",
     }
 
 
@@ -164,6 +180,23 @@ def _kafka_together(number: int, ports: Mapping[int, int], place: Place) -> dict
     return _kafka_node(place, number, ports) | _KAFKA_TOGETHER
 
 
+def _elasticmq_environment(place: Place) -> dict[str, str]:
+    options = {
+        "node-address.host": "127.0.0.1",
+        "node-address.port": place.port,
+        "rest-sqs.bind-hostname": place.bind,
+        "rest-sqs.bind-port": place.port,
+        "rest-sqs.sqs-limits": "strict",
+        "rest-stats.enabled": "false",
+        "aws.region": "eu-west-1",
+    }
+    return {
+        "JAVA_OPTS": " ".join(
+            ["-Xmx256m", os.environ.get(JVM, ""), *(f"-D{name}={value}" for name, value in options.items())]
+        )
+    }
+
+
 CATALOGUE: Final[Mapping[str, Spec]] = {
     "rabbitmq": _rabbitmq("rabbitmq:4", "trixie"),
     "rabbitmq-3": _rabbitmq("rabbitmq:3.10", "bookworm"),
@@ -180,6 +213,15 @@ CATALOGUE: Final[Mapping[str, Spec]] = {
         ports=6,
         version=KAFKA,
     ),
+    "postgresql": Spec(
+        image="postgres:17",
+        local=Local("postgresql", "trixie"),
+        url="postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres",
+        probe=probes.postgresql,
+        environment=_postgresql_environment,
+        command=_postgresql_command,
+        usual_port=5432,
+    ),
     "moto": Spec(
         image=f"motoserver/moto:{MOTO}",
         local=Local("moto", "trixie", {"MOTO": MOTO}),
@@ -189,6 +231,16 @@ CATALOGUE: Final[Mapping[str, Spec]] = {
         command=lambda place: ["-H", place.bind, "-p", str(place.port)],
         usual_port=5000,
         version=MOTO,
+    ),
+    "elasticmq": Spec(
+        image=f"softwaremill/elasticmq:{ELASTICMQ}",
+        local=Local("elasticmq", "trixie", {"ELASTICMQ": ELASTICMQ}),
+        url="http://127.0.0.1:{port}",
+        probe=probes.elasticmq,
+        environment=_elasticmq_environment,
+        command=lambda place: [],
+        usual_port=9324,
+        version=ELASTICMQ,
     ),
 }
 

@@ -27,7 +27,7 @@ from tests.brokers.lease import Lease
 from tests.brokers.places import exclusive
 
 RECIPES = Path(__file__).with_name("recipes")
-PREPARE: Final[Mapping[str, Callable[[Local, Path], None]]] = {"kafka": maven.copy_jars}
+PREPARE: Final[Mapping[str, Callable[[Local, Path], None]]] = {"kafka": maven.copy_jars, "elasticmq": maven.copy_jars}
 log = logging.getLogger(__name__)
 _no_registry = False
 

@@ -60,14 +60,43 @@ def kafka(url: SplitResult) -> str | None:
     return "" if brokers > 0 else None
 
 
+def postgresql(url: SplitResult) -> str | None:
+    """Of what it says to a client that logs in: its version, and that it is ready for a query."""
+    with _connected(url, 5432) as peer:
+        words = ["user", url.username or "postgres", "database", url.path.strip("/") or "postgres", ""]
+        start = struct.pack(">i", 196608) + "\0".join(words).encode() + b"\0"
+        peer.sendall(struct.pack(">i", len(start) + 4) + start)
+        version = ""
+        while True:
+            kind, size = struct.unpack(">ci", _exactly(peer, 5))
+            content = _exactly(peer, size - 4)
+            if kind == b"E":
+                return None
+            if kind == b"S" and content.startswith(b"server_version\0"):
+                version = content.split(b"\0")[1].decode()
+            if kind == b"Z":
+                return version
+
+
 def moto(url: SplitResult) -> str | None:
-    with _connected(url, 5000) as peer:
-        peer.sendall(b"GET /moto-api/data.json HTTP/1.0\r\n\r\n")
+    status, body = _got(url, 5000, "/moto-api/data.json")
+    return "" if status == 200 and isinstance(json.loads(body), dict) else None
+
+
+def elasticmq(url: SplitResult) -> str | None:
+    status, body = _got(url, 9324, "/?Action=ListQueues")
+    return "" if status == 200 and b"<ListQueuesResponse" in body else None
+
+
+def _got(url: SplitResult, default: int, path: str) -> tuple[int, bytes]:
+    """The status and the body."""
+    with _connected(url, default) as peer:
+        peer.sendall(f"GET {path} HTTP/1.0\r\nHost: {url.netloc}\r\n\r\n".encode())
         answer = b""
         while chunk := peer.recv(65536):
             answer += chunk
     head, _, body = answer.partition(b"\r\n\r\n")
-    return "" if b" 200 " in head.split(b"\r\n")[0] and isinstance(json.loads(body), dict) else None
+    return int(head[9:12]), body
 
 
 def _connected(url: SplitResult, default: int) -> socket.socket:

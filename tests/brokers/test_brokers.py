@@ -16,10 +16,19 @@ from tests.brokers import Broker, BrokerUnavailable, NotOurs, broker, ports
 from tests.brokers.catalogue import CATALOGUE
 from tests.brokers.container import Contained
 from tests.brokers.places import ROOT
-from tests.brokers.probes import amqp, kafka, moto, probe, redis
+from tests.brokers.probes import amqp, elasticmq, kafka, moto, probe, redis
 from tests.brokers.servers import SKIP, External, variable
 
-VERSIONS = {"rabbitmq": "4.", "rabbitmq-3": "3.", "redis": "8.", "redis-7": "7.", "kafka": "4.", "moto": "5."}
+VERSIONS = {
+    "rabbitmq": "4.",
+    "rabbitmq-3": "3.",
+    "redis": "8.",
+    "redis-7": "7.",
+    "kafka": "4.",
+    "postgresql": "17.",
+    "moto": "5.",
+    "elasticmq": "1.",
+}
 # As the kernel prints them: 127.0.0.1, the same in IPv6, and [::1].
 LOOPBACKS = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
@@ -130,7 +139,7 @@ def test_a_wrong_server_is_not_taken_for_a_broker() -> None:
         with pytest.raises(BrokerUnavailable, match="UNIBUS_TEST_RABBITMQ_3_URL"):
             named.wait_ready(timeout=0)
     assert [probe(broker("redis").url, ask) for ask in (amqp, moto)] == [None, None]
-    assert [probe(broker("moto").url, ask) for ask in (amqp, kafka, redis)] == [None, None, None]
+    assert [probe(broker("moto").url, ask) for ask in (amqp, kafka, redis, elasticmq)] == [None] * 4
 
 
 def test_variables() -> None:

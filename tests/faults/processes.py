@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -46,6 +47,13 @@ class Worker:
         if self.code is None:
             self._process.kill()
         await self._process.wait()
+
+    def freeze(self) -> None:
+        """It stands still, and does not know, until `thaw`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     async def ended(self, within: float = STOP_WITHIN) -> bool:
         """Whether it ends by itself in time."""
@@ -90,12 +98,19 @@ class Processes:
 
     async def start(self, name: str, module: str, task: BaseModel) -> Worker:
         """`python -m module`, told what to do by its one argument."""
+        return await self.command(name, module, task.model_dump_json())
+
+    async def command(
+        self, name: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> Worker:
+        """`python -m module`. environment: what is added to ours."""
         stderr = self._folder / f"{name}.stderr"
+        ours = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "adapters")))}
         with stderr.open("wb") as file:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", module, task.model_dump_json(),
+                sys.executable, "-m", module, *arguments,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "adapters")))},
+                env={**ours, **(environment or {})},
                 stdin=asyncio.subprocess.PIPE,  # ends when we do: see `follow_parent`
                 stderr=file,
                 start_new_session=True,  # Ctrl-C is ours alone

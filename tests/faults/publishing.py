@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -23,7 +24,7 @@ AGAIN = 0.05
 class Publishing(BaseModel):
     """What to do. pace: seconds over which to spread it all; 0 is as fast as confirms come.
 
-    delay: the least and the most seconds to delay each message; None sends at once.
+    delay: the least and the most seconds to delay each message; None sends at once. times: how often each is sent.
     """
 
     url: str
@@ -35,6 +36,7 @@ class Publishing(BaseModel):
     publishers: int = 20
     pace: float = 0.0
     delay: tuple[float, float] | None = None
+    times: int = 1
 
 
 async def publish(task: Publishing, journal: Journal) -> None:
@@ -52,11 +54,20 @@ async def publish(task: Publishing, journal: Journal) -> None:
 
 async def publish_share(task: Publishing, journal: Journal, producer: Producer[str], first: int) -> None:
     start, chances = time.monotonic(), chance(task.seed, "pace", first)
-    for number in range(first, task.count, task.publishers):
+    for number in _order(task, first):
         due = start + task.pace * (number + chances.uniform(0, task.publishers)) / task.count
         if (wait := due - time.monotonic()) > 0:
             await asyncio.sleep(wait)
         await send_until_confirmed(task, journal, producer, message_id(task.run, number))
+
+
+def _order(task: Publishing, first: int) -> Sequence[int]:
+    """Several times each: shuffled, so that some come side by side, and most when the first is handled already."""
+    numbers = range(first, task.count, task.publishers)
+    if task.times == 1:
+        return numbers
+    copies = task.times * len(numbers)
+    return chance(task.seed, "order", first).sample(numbers, copies, counts=[task.times] * len(numbers))
 
 
 async def send_until_confirmed(task: Publishing, journal: Journal, producer: Producer[str], id: str) -> None:  # noqa: A002

@@ -15,7 +15,7 @@ import pytest
 from tests.brokers.cluster import Cluster
 from tests.faults import load
 from tests.faults.books import Books
-from tests.faults.consuming import Consuming
+from tests.faults.consuming import Consuming, Written
 from tests.faults.journal import Entry, Reading
 from tests.faults.matrix import Matrix, Row
 from tests.faults.processes import Processes, Worker
@@ -106,24 +106,25 @@ class Run:
 
     async def publish(
         self, *, url: str = "", queue: str = "", count: int = 0, pace: float = 0.0,
-        delay: tuple[float, float] | None = None,
+        delay: tuple[float, float] | None = None, times: int = 1,
     ) -> Worker:  # fmt: skip
         """Start a process that publishes: all messages of this run to its queue, unless told otherwise."""
         name = self._name("publishing")
         task = Publishing(
             url=url or self.url, queue=queue or self.queue, journal=self.processes.journal(name),
             run=f"{queue or self.queue}", seed=self.seed, count=count or self.count, publishers=PUBLISHERS,
-            pace=pace, delay=delay,
+            pace=pace, delay=delay, times=times,
         )  # fmt: skip
         return await self.processes.start(name, "tests.faults.publishing", task)
 
     async def consume(
-        self, *, url: str = "", work: float = 0.0, failures: int = 0, store: Path | None = None
-    ) -> list[Worker]:
+        self, *, url: str = "", work: float = 0.0, failures: int = 0, store: Path | None = None,
+        written: Written | None = None,
+    ) -> list[Worker]:  # fmt: skip
         """Start the processes that consume; returns once all are ready."""
         self._consuming = Consuming(
             url=url or self.url, queue=self.queue, journal=self.folder, seed=self.seed, share=SHARE, work=work,
-            failures=failures, store=store,
+            failures=failures, store=store, written=written,
         )  # fmt: skip
         return await self._consume(CONSUMERS)
 
@@ -149,6 +150,10 @@ class Run:
     def only(self, count: int) -> None:
         """Fewer messages than asked for: before anything is sent."""
         self.count = self._row.n = min(self.count, count)
+
+    def at_least(self, count: int) -> None:
+        """More messages than asked for: before anything is sent."""
+        self.count = self._row.n = max(self.count, count)
 
     def work(self, seconds: float) -> float:
         """What a handler must take so that all messages keep all consumers busy for so many seconds."""

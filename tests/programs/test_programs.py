@@ -41,7 +41,7 @@ class Flights(OnOne):
             assert books["counted"] == 26_483
 
 
-class Programs(Flights):
+class Short(OnOne):
     def test_the_program_of_the_readme_prints_the_same(self, tmp_path: Path) -> None:
         code, output = examples()["orders.py"]
         (tmp_path / "orders.py").write_text(code)
@@ -55,6 +55,10 @@ class Programs(Flights):
         ended = python("-m", "examples.swap", "memory://", self.url)
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout.endswith(": the same\n")
+
+
+class Programs(Flights, Short):
+    pass
 
 
 class AllPrograms(Programs):
@@ -94,3 +98,29 @@ class TestRedisPubSub(Flights):
 
 class TestKafka(AllPrograms):
     server = "kafka"
+
+
+class TestSqs(Short):
+    """All flights, in order or not, take moto too long: it looks through all messages of a queue for each call."""
+
+    server = "moto"
+
+    @property
+    def url(self) -> str:
+        # moto hands one message to two polls at once, now and then: hence one poll.
+        return f"sqs://eu-west-1?endpoint={broker(self.server).url}&wait=1&polls=1"
+
+    @pytest.fixture(autouse=True)
+    def credentials(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of nobody: moto takes any."""
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+
+    @pytest.mark.parametrize("example", sorted({*ON_OTHER_BROKERS} - {"publish_subscribe"}))
+    def test_an_example_runs_with_nothing_but_its_url_changed(self, example: str) -> None:
+        assert_says(example, "--url", self.url, essential=[])
+
+    def test_a_subscriber_without_a_group_is_refused(self) -> None:
+        refused = python("-m", "examples.publish_subscribe", "--url", self.url)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: this broker cannot do what the program asks: ")

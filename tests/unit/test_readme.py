@@ -20,7 +20,7 @@ def examples() -> dict[str, tuple[str, str]]:
 
 
 def test_the_examples_are_found() -> None:
-    assert set(examples()) == {"orders.py", "middleware.py", "test_orders.py"}
+    assert set(examples()) == {"orders.py", "middleware.py", "dead_letters.py", "test_orders.py"}
     assert README.read_text().count("<!-- example:") == len(examples())
 
 
@@ -30,6 +30,7 @@ def test_the_examples_are_found() -> None:
         ("orders.py", ["memory://"]),
         ("orders.py", ["memory://?model=log"]),
         ("middleware.py", []),
+        ("dead_letters.py", []),
         ("test_orders.py", []),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from unibus.cli.dlq_commands import dlq
 from unibus.cli.reporting import errors_in_one_line
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(dlq, name="dlq")
 
 Target = Annotated[str, typer.Argument(metavar="MODULE:ATTRIBUTE", help="Where the Bus is, e.g. [cyan]app:bus[/].")]
 Traceback = Annotated[bool, typer.Option("--traceback", help="Show where an error came from, not just its message.")]
@@ -46,6 +48,8 @@ def unibus(
     [bold]Start here[/]
       [cyan]unibus run app:bus[/]               consume what the handlers in app.py ask for
       [cyan]unibus check memory:// app:bus[/]   would that work on this broker?
+      [cyan]unibus depth amqp://… orders[/]     how full is that queue?
+      [cyan]unibus dlq ls amqp://… orders[/]    what failed for good, and why?
       [cyan]unibus adapters[/]                  which brokers can be reached from here?
       [cyan]unibus --install-completion[/]      let the shell complete all of this
 
@@ -162,6 +166,37 @@ def forward(
 
     with errors_in_one_line(traceback=traceback):
         forward_url(url, log_level=log_level.value)
+
+
+@app.command()
+def depth(
+    first: Annotated[
+        str,
+        typer.Argument(
+            metavar="[URL] NAME",
+            help="The broker, unless the configuration names it, and a queue or a group: [cyan]orders[/], "
+            "[cyan]orders.dlq[/], [cyan]group:email[/], and on a log [cyan]group:email=user.*,order.created[/].",
+        ),
+    ],
+    rest: Annotated[list[str] | None, typer.Argument(metavar="NAME", show_default=False, help="More of them.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, metavar="SECONDS", help="How often, with --watch.")] = 2.0,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """Show how full queues and groups are.
+
+    A dash is what the broker does not tell. Exit code 1 if one is not there.
+
+    [bold]Examples[/]
+      [cyan]unibus depth redis://localhost orders orders.dlq group:email[/]
+      [cyan]unibus depth redis://localhost orders --watch --json[/]
+    """
+    from unibus.cli.depth import show_depth
+
+    with errors_in_one_line(traceback=traceback):
+        code = show_depth([first, *(rest or ())], every=every if watch else None, as_json=json)
+    raise typer.Exit(code)
 
 
 @app.command()

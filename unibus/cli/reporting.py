@@ -29,3 +29,8 @@ def errors_in_one_line(*, traceback: bool) -> Iterator[None]:
 
 def print_json(content: object) -> None:
     typer.echo(json.dumps(content, indent=2))
+
+
+def print_json_line(content: object) -> None:
+    """For what comes again and again: one document a line."""
+    typer.echo(json.dumps(content))

@@ -49,6 +49,7 @@ def capability_rows(capabilities: Capabilities) -> list[Row]:
         able("delivery count, ordered by key", "ordered_delivery_count", "the same for addresses in order"),
         able("priority", "priority", "what is more urgent goes first"),
         able("browse", "browse", "look at a queue without touching it"),
+        Row("a settlement", None, _settlement(c.positional), ("positional",)),
         able("its own dead letters", "native_dead_letter", "the broker's policy, beside ours"),
         Row("lease of a delivery", None, _lease(c.lease), ("lease",)),
         Row(
@@ -89,6 +90,10 @@ def _delay(c: Capabilities) -> str:
         return "a message is there at once"
     longest = "any delay" if c.delay.max is None else f"up to {duration(c.delay.max)}"
     return f"{longest}, " + (f"late by at most {duration(c.delay.precision)}" if c.delay.precision else "to the moment")
+
+
+def _settlement(positional: bool) -> str:
+    return "moves a position in a log" if positional else "is of one message"
 
 
 def _lease(lease: float | None) -> str:

@@ -103,6 +103,7 @@ def capabilities(options: Options) -> Capabilities:
         lease=options.lease if options.lease and holds and not log else None,
         hold=options.hold / 3 if options.hold and holds and not log else None,
         browse="native",
+        positional=log,
         max_body=options.max_body,
         send=limits,
         receive=limits,

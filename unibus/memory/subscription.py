@@ -69,7 +69,8 @@ class MemorySubscription(ABC):
         if stale:
             raise SettlementLost(
                 f"{stale} of {len(deliveries)} deliveries of {self.source} were no longer held here; "
-                "they will be, or were, delivered again"
+                "they will be, or were, delivered again",
+                count=stale,
             )
 
     async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> None:

@@ -1,4 +1,5 @@
 """What wraps a handler. Each built-in one has its single and its batch form in one file.
 
-Outermost first: idempotent, retry, timeout, use; folded once at start, whatever the order of the decorators.
+Outermost first: rate_limit, idempotent, retry, timeout, use; folded once at start, in this order whatever that of the
+decorators.
 """

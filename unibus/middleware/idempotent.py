@@ -15,15 +15,15 @@ from typing import Any
 from unibus.errors import ConfigurationError
 from unibus.idempotency.claims import Busy, Claims
 from unibus.idempotency.store import Done, IdempotencyStore, InProgress, New
+from unibus.idempotency.transaction import STORE_DOWN_WAIT, TransactionalStore
 from unibus.message import Message
+from unibus.middleware.inbox import Beginning
 from unibus.options import BatchHandler, BatchMiddleware, F, Handler, Middleware, Surroundings, record
 from unibus.outcome import Postponed, seconds
 
 logger = logging.getLogger("unibus.idempotency")
 
 WEEK = 7 * 24 * 3600.0
-STORE_DOWN_WAIT = 60.0
-"""The longest wait for a store that is down; the core grows towards it from 1 s."""
 
 
 def _message_id(message: Message[Any]) -> str:
@@ -41,7 +41,18 @@ class IdempotentOption:
     kind = "idempotent"
     rank = 20
 
+    def refuse_in_transaction(self, asynchronous: bool) -> None:
+        """Raises ConfigurationError where its handler cannot act within a transaction of the store."""
+        if not asynchronous:
+            raise ConfigurationError("a `def` handler runs in a thread, where no session may be used; use `async def`")
+        if self.fail_open:
+            raise ConfigurationError(
+                "idempotent(fail_open=True): without its store the handler has no session; leave fail_open out"
+            )
+
     def single(self, around: Surroundings) -> Middleware:
+        if around.transactional:
+            return self._beginning(around).single()
         claims = around.open_claims(self.store, self.lease, self.ttl)
         key_of, stats = self._keys(around), around.stats
 
@@ -76,6 +87,8 @@ class IdempotentOption:
         return wrap
 
     def batch(self, around: Surroundings) -> BatchMiddleware:
+        if around.transactional:
+            return self._beginning(around).batch()
         claims = around.open_claims(self.store, self.lease, self.ttl)
         key_of = self._keys(around)
 
@@ -101,6 +114,11 @@ class IdempotentOption:
             return idempotent
 
         return wrap
+
+    def _beginning(self, around: Surroundings) -> Beginning:
+        store = around.open_store(self.store)
+        assert isinstance(store, TransactionalStore)
+        return Beginning(store, self._keys(around), self.ttl, around.stats)
 
     def _keys(self, around: Surroundings) -> Callable[[Message[Any]], str]:
         scope, key_of = around.scope, self.key
@@ -151,13 +169,17 @@ def idempotent(
 ) -> Callable[[F], F]:
     """Pass over messages whose key was handled before.
 
+    A handler that takes what the store provides, of a SQL store an `AsyncSession`, acts within the transaction that
+    keeps its key: both are kept or neither, so that the effect happens exactly once. There is no lease then.
+
     key: what makes two messages the same; default the message's id. Scoped by consumer. store: an
     IdempotencyStore, "memory" (this process only, bounded), or None for the bus's own. ttl: seconds
     for which a key stays done, default 7 days. lease: seconds after which the claim of a dead
     process ends; renewed while the handler runs. fail_open: handle without the store while it is
     down; by default the message waits, and no attempt is spent.
     """
-    if seconds(ttl) <= 0 or seconds(lease) <= 0:
+    kept, held = seconds(ttl, "idempotent(ttl=…)"), seconds(lease, "idempotent(lease=…)")
+    if not (kept and held):
         raise ConfigurationError(f"idempotent(ttl={ttl}, lease={lease}): both more than 0 seconds")
-    option = IdempotentOption(key, store, seconds(ttl), seconds(lease), fail_open)
+    option = IdempotentOption(key, store, kept, held, fail_open)
     return lambda function: record(function, option)

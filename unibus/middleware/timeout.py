@@ -120,7 +120,7 @@ def timeout(limit: float | timedelta) -> Callable[[F], F]:
     A `def` handler runs in a thread, which cannot be cancelled: its message stays held until the
     thread ends, and fails then.
     """
-    if seconds(limit) <= 0:
+    option = TimeoutOption(seconds(limit, "timeout(…)"))
+    if option.limit == 0:
         raise ConfigurationError(f"timeout({limit}): more than 0 seconds")
-    option = TimeoutOption(seconds(limit))
     return lambda function: record(function, option)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -164,8 +164,8 @@ class FaultyDriver:
             return await self.inner.subscribe(source, prefetch=prefetch, notify=notify)
 
         inner: Subscription = await self._faults.pass_through(Call("subscribe", source), proceed)
-        kind = FaultyLeases if isinstance(inner, LeaseExtender) else FaultySubscription
-        made = (FaultyPush if isinstance(inner, Narrowing) else kind)(self._faults, source, inner, notify)
+        kind = _KINDS[isinstance(inner, LeaseExtender), isinstance(inner, Narrowing)]
+        made = kind(self._faults, source, inner, notify)
         self._faults.subscriptions.append(made)
         return made
 
@@ -227,6 +227,19 @@ class FaultyPush(FaultySubscription):
     async def hold_at_most(self, deliveries: int) -> None:
         assert isinstance(self.inner, Narrowing)
         await self.inner.hold_at_most(deliveries)
+
+
+class FaultyLeasedPush(FaultyLeases, FaultyPush):
+    """For those that have both."""
+
+
+_KINDS: Mapping[tuple[bool, bool], type[FaultySubscription]] = {
+    (False, False): FaultySubscription,
+    (True, False): FaultyLeases,
+    (False, True): FaultyPush,
+    (True, True): FaultyLeasedPush,
+}
+"""By whether it extends leases, and whether it narrows."""
 
 
 def innermost(driver: Driver) -> Driver:

@@ -119,3 +119,23 @@ async def test_a_connection_that_the_broker_ends_is_an_outcome_and_no_noise(
         assert failures
         assert all(isinstance(failure, (OutcomeUnknown, NotSent)) for failure in failures), failures
         assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_what_was_acked_just_before_the_end_does_not_come_again(
+    server: Broker, name: Callable[[str], str]
+) -> None:
+    """One by one, since the first is held: of a quorum queue the broker keeps most of such acks back for a while."""
+    async with opened(server.url) as driver:
+        for turn in range(6):
+            queue = Queue(name(f"orders-{turn}"))
+            await driver.declare(Topology(create=(queue,)))
+            await driver.send(queue, [out(str(number)) for number in range(300)])
+            subscription = await driver.subscribe(queue, prefetch=300, notify=Events())
+            held = await take(subscription, 300)
+            await subscription.settle([one for place, one in enumerate(held) if place % 10], Outcome.ACK)
+            await subscription.close()
+            again = await driver.subscribe(queue, prefetch=300, notify=Events())
+            left = await take(again, 30)
+            assert {one.message_id for one in left} == {str(number) for number in range(0, 300, 10)}
+            assert not await again.receive(300, 0.2), "acked, and delivered once more"
+            await again.close()

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from unibus.driver import Outbound, Queue, SystemClock, TopicSubscription, Url
-from unibus.errors import ConfigurationError, MessageTooLarge, Rejected
+from unibus.errors import ConfigurationError
 from unibus_sqs import names
-from unibus_sqs.batching import Batches
 from unibus_sqs.driver import SqsDriver
-from unibus_sqs.limits import MAX_ATTRIBUTES, MAX_BYTES
-from unibus_sqs.wire import entry_of, received_of, sent_on, size_of
+from unibus_sqs.groups import policy_with
+from unibus_sqs.limits import MAX_ATTRIBUTES
+from unibus_sqs.options import place
+from unibus_sqs.wire import deduplication_id, entry_of, group_id, received_of, sent_on, size_of
 
 QUEUE = Queue("orders")
 
@@ -62,6 +63,32 @@ def test_a_repeated_send_is_a_duplicate_for_fifo_and_its_next_attempt_is_none() 
     assert len({one["MessageGroupId"] for one in (first, repeated, retried)}) == 1
 
 
+def test_a_message_without_a_key_is_a_group_of_its_own() -> None:
+    groups = [
+        group_id(Outbound(b"1", {}, {}, key, id_)) for key, id_ in [(None, "a"), (None, "a"), (None, "b"), ("a", "a")]
+    ]
+    assert groups[0] == groups[1]
+    assert len(set(groups)) == 3
+
+
+def test_what_differs_in_anything_is_no_duplicate_for_fifo() -> None:
+    """Within five minutes SQS would confirm it and throw it away."""
+    published = Outbound(b"1", {"type": "t"}, {"h": "v"}, "k", "id-1", topic="a.b")
+    others = [
+        Outbound(b"2", {"type": "t"}, {"h": "v"}, "k", "id-1", topic="a.b"),
+        Outbound(b"", {"type": "t"}, {"h": "v"}, "k", "id-1", topic="a.b"),
+        Outbound(None, {"type": "t"}, {"h": "v"}, "k", "id-1", topic="a.b"),
+        Outbound(b"1", {"type": "t", "unibusreplays": "1"}, {"h": "v"}, "k", "id-1", topic="a.b"),
+        Outbound(b"1", {"type": "t"}, {"h": "w"}, "k", "id-1", topic="a.b"),
+        Outbound(b"1", {"type": "t"}, {"h": "v"}, "l", "id-1", topic="a.b"),
+        Outbound(b"1", {"type": "t"}, {"h": "v"}, "k", "id-1", topic="a.c"),
+        Outbound(b"1", {"type": "t"}, {"h": "v"}, "k", "id-2", topic="a.b"),
+    ]
+    found = [deduplication_id(message, direct=False) for message in (published, *others)]
+    found.append(deduplication_id(published, direct=True))  # to one group alone, which has had it from the topic
+    assert len(set(found)) == len(found)
+
+
 def test_no_message_has_an_eleventh_attribute() -> None:
     headers = {f"h{number}": "v" for number in range(20)}
     entry = entry_of(Outbound(b"1", {}, headers, None, "m"), 0, "t", body="MessageBody", ordered=False, direct=False)
@@ -105,21 +132,11 @@ def test_a_notification_that_is_not_raw_is_unwrapped() -> None:
     assert (delivery.body, delivery.headers) == (b"{}", {"tenant": "7"})
 
 
-async def test_batches_keep_to_ten_and_to_the_bytes_and_name_each_failure() -> None:
-    calls: list[list[str]] = []
-
-    async def call(batch: list[Any]) -> Any:
-        calls.append([entry["Id"] for entry in batch])
-        assert len(batch) <= 10
-        assert sum(size_of(entry, "MessageBody") for entry in batch) <= MAX_BYTES
-        return {"Failed": [{"Id": one["Id"], "SenderFault": True, "Code": "c"} for one in batch if one["Id"] == "3"]}
-
-    sizes = [*[10] * 14, MAX_BYTES, MAX_BYTES + 1, MAX_BYTES // 2, MAX_BYTES // 2 + 1]
-    entries = [{"Id": str(n), "MessageBody": "x" * size, "MessageAttributes": {}} for n, size in enumerate(sizes)]
-    batches = Batches(body="MessageBody", most=MAX_BYTES, patience=5.0, clock=SystemClock())
-    errors = await batches.send(entries, call, ordered=False)
-    assert calls == [[str(n) for n in range(10)], ["10", "11", "12", "13"], ["14"], ["16"], ["17"]]
-    assert {place: type(error) for place, error in errors.items()} == {3: Rejected, 15: MessageTooLarge}
+def test_what_was_published_is_never_late_whatever_its_envelope_says() -> None:
+    told: dict[str, Any] = {"Type": "Notification", "MessageId": "n", "TopicArn": "arn:aws:sns:r:1:t", "Message": "{}"}
+    told |= {"MessageAttributes": {"unibus": {"Type": "String", "Value": '{"a":{},"delay":5000}'}}}
+    raw: Any = {"MessageId": "m", "ReceiptHandle": "r", "Body": json.dumps(told)}
+    assert received_of(raw, QUEUE, 0.0, 0.0, None).left == 0
 
 
 @pytest.mark.parametrize(
@@ -157,3 +174,42 @@ def test_names_have_no_dots_but_for_fifo() -> None:
 )
 def test_the_broker_s_filter_lets_pass_what_may_match(pattern: str, rules: list[object]) -> None:
     assert names.filter_of([pattern]) == rules
+
+
+def test_one_set_of_patterns_has_one_filter_whatever_their_order() -> None:
+    """SNS refuses to subscribe a queue anew with another one."""
+    patterns = ["b.*", "a", "c.#"]
+    assert names.filter_of(patterns) == names.filter_of(patterns[::-1])
+    assert names.as_tag(patterns) == names.as_tag(patterns[::-1])
+
+
+def test_a_filter_says_what_an_ordered_group_wants() -> None:
+    patterns = ("a.*.b", "#.late")
+    rules = [*names.filter_of(patterns), names.as_rule(patterns)]
+    assert names.patterns_of(rules) == tuple(sorted(patterns))
+    assert names.patterns_of(names.filter_of(patterns)) == ()
+
+
+def test_the_policy_of_a_queue_keeps_what_others_have_written() -> None:
+    arn = "arn:aws:sqs:eu-west-1:1:unibus--group--mail"
+    theirs = {"Sid": "theirs", "Effect": "Deny", "Principal": "*", "Action": "sqs:*", "Resource": arn}
+    made = policy_with(json.dumps({"Version": "2012-10-17", "Statement": theirs}), arn)
+    assert made is not None
+    kept, ours = json.loads(made)["Statement"]
+    assert kept == theirs
+    assert ours["Condition"]["ArnEquals"]["aws:SourceArn"] == [
+        "arn:aws:sns:eu-west-1:1:unibus",
+        "arn:aws:sns:eu-west-1:1:unibus.fifo",
+    ]
+    assert policy_with(made, arn) is None
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "us-gov-west-1", "ap-southeast-7", "us-iso-east-1", "eusc-de-east-1"])
+def test_regions(region: str) -> None:
+    assert place(Url(f"sqs://{region}")).region == region
+
+
+def test_without_sns_there_are_no_topics() -> None:
+    driver = SqsDriver(Url("sqs://eu-west-1?topics=off"), SystemClock())
+    told = driver.capabilities
+    assert (told.groups, told.patterns, told.topic_ordering, told.queue_ordering) == ("none", "none", "none", "native")

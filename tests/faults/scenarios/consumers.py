@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.books import Books
 from tests.faults.processes import Worker
-from tests.faults.run import CONSUMERS, IN_FLIGHT, SHARE, Run
+from tests.faults.run import CONSUMERS, IN_FLIGHT, SHARE, Fault, Run
 from tests.faults.sqlite_store import made
 
 KILLS = 10
@@ -77,6 +77,36 @@ async def slow(run: Run) -> None:
         run.judge(books, duplicates=0)
 
 
+async def frozen(run: Run) -> None:
+    """One stands still for longer than the broker waits for it, and goes on as if nothing had happened: what it had in
+    hand is with others by then, and it takes nothing from them."""
+    silence = run.bounds.silence
+    if silence is None:
+        pytest.skip("this broker does not take from a consumer what it holds, as long as its connection stands")
+    async with run.of("consumer frozen"):
+        await run.publish()
+        await run.until_share("confirmed")
+        await run.consume(work=run.work(LASTS / 2 + 2 * silence))
+        await run.until_share("ended", 0.1)
+        await run.until(lambda: bool(at_work(run)), "a victim is at work")
+        victim = run.chances.choice(at_work(run))
+        victim.freeze()
+        struck = time.monotonic()
+        run.reading.catch_up()
+        orphans = Books(run.reading.entries).running(victim.pid, struck)
+        await run.until(lambda: begun_again(run, orphans, struck) > 0, "what it had in hand is begun by another")
+        run.recoveries.append(begun_again(run, orphans, struck) - struck)
+        victim.thaw()
+        thawed = time.monotonic()
+        await run.until(
+            lambda: any(entry.pid == victim.pid and entry.at > thawed + 1 for entry in run.of_kind("begun")),
+            "it works again",
+        )
+        books = await run.finished()
+        allowed = SHARE + run.uncommitted(books, Fault(struck, thawed))
+        run.judge(books, duplicates=allowed, recovery=run.bounds.redelivery)
+
+
 def long_enough(run: Run) -> float:
     """Seconds in which all victims are still at work: each death is noticed only by its silence."""
     return LASTS + KILLS * (run.bounds.silence or 0.0)
@@ -93,16 +123,21 @@ def enough(run: Run) -> list[str]:
     return [] if len(run.recoveries) >= KILLS // 2 else [f"only {len(run.recoveries)} kills hit a first run"]
 
 
+def at_work(run: Run) -> list[Worker]:
+    """Where each reads partitions of its own, one may have done all that there was for it."""
+    books, now = Books(run.reading.entries), time.monotonic()
+    return [worker for worker in run.consumers if not worker.killed and books.running(worker.pid, now)]
+
+
+def begun_again(run: Run, orphans: set[str], since: float) -> float:
+    """When the first of them was, or 0."""
+    return next((entry.at for entry in run.of_kind("begun") if entry.at > since and entry.id in orphans), 0.0)
+
+
 async def kill_one(run: Run) -> None:
     """Kill one of the consumers in the middle of its handlers, and put another in its place."""
-
-    def at_work() -> list[Worker]:
-        # Where each reads partitions of its own, one may have done all that there was for it.
-        books, now = Books(run.reading.entries), time.monotonic()
-        return [worker for worker in run.consumers if not worker.killed and books.running(worker.pid, now)]
-
-    await run.until(lambda: bool(at_work()), "a victim is at work")
-    victim = run.chances.choice(at_work())
+    await run.until(lambda: bool(at_work(run)), "a victim is at work")
+    victim = run.chances.choice(at_work(run))
     await victim.kill()
     died = time.monotonic()
     run.reading.catch_up()
@@ -111,11 +146,7 @@ async def kill_one(run: Run) -> None:
     # What was redelivered before may by now be a suspect, and has to wait.
     runs = Counter(entry.id for entry in run.of_kind("begun"))
     fresh = {one for one in orphans if runs[one] == 1}
-
-    def again() -> float:
-        return next((entry.at for entry in run.of_kind("begun") if entry.at > died and entry.id in fresh), 0.0)
-
     if fresh:
-        await run.until(lambda: again() > 0, "what the killed process had in hand is begun again")
-        run.recoveries.append(again() - died)
+        await run.until(lambda: begun_again(run, fresh, died) > 0, "what the killed process had in hand is begun again")
+        run.recoveries.append(begun_again(run, fresh, died) - died)
     await run.more(1)

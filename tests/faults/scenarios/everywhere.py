@@ -16,6 +16,7 @@ EVERYWHERE: list[Scenario] = [
     consumers.killed_with_effects,
     consumers.scaled,
     consumers.slow,
+    consumers.frozen,
     network.black_hole,
     network.dropped_replies,
     topology.deleted_live,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from unibus import ConfigurationError, constant, exponential
-from unibus.attributes import MAX_ATTEMPT, parse_attempt, parse_time
+from unibus import ConfigurationError, constant, exponential, linear
+from unibus.attributes import MAX_ATTEMPT, parse_attempt, parse_first_failure, parse_time
 from unibus.config import load
 from unibus.dead_letters import MAX_STACK, DeadLetter, describe
 from unibus.driver import Delivery, Url
 from unibus.ids import Stamps
 from unibus.keylines import KeyLines
-from unibus.middleware.backoff import longest_wait
+from unibus.middleware.backoff import longest_wait, next_wait
 from unibus.names import check_name, matches
 from unibus.testing import MovableClock
 from unibus.waiting import Waiting
@@ -205,10 +207,39 @@ def test_backoffs() -> None:
     default = exponential()
     assert (default.first, default.max, default.factor, default.jitter) == (1, 60, 2, "full")
     assert exponential(0, max=0, factor=1).longest(5) == 0
-    for bad in ((-1, 5, 2), (5, 4, 2), (1, 5, 0.5)):
+    for bad in ((5, 4, 2), (1, 5, 0.5), (61, 60, 2)):
         with pytest.raises(ConfigurationError, match=r"0 <= first <= max and factor >= 1"):
             exponential(bad[0], max=bad[1], factor=bad[2])
     assert longest_wait(lambda failures: failures * 3.0, 4) == 12
+    assert exponential(1, max=60, factor=1e300, jitter=None)(10**6) == 60
+
+
+def test_linear_backoff() -> None:
+    assert [linear(2, step=3, max=10, jitter=None)(failures) for failures in (1, 2, 3, 4, 10**6)] == [2, 5, 8, 10, 10]
+    assert linear(2, jitter=None)(3) == 6, "the step is the first wait unless it is said"
+    assert linear(5, step=0, jitter=None)(9) == 5
+    full = linear(4, max=60)
+    assert all(0 <= full(3) <= 12 for _ in range(200))
+    assert max(full(3) for _ in range(200)) > 6
+    assert (longest_wait(full, 3), longest_wait(full, 100)) == (12, 60)
+    with pytest.raises(ConfigurationError, match=r"0 <= first <= max"):
+        linear(5, max=4)
+
+
+def _fails(failures: int) -> float:
+    raise KeyError(failures)
+
+
+@pytest.mark.parametrize("bad", [lambda _: -1, lambda _: float("nan"), lambda _: None, lambda _: True, _fails])
+def test_a_backoff_of_the_users_that_says_nonsense_is_named(bad: Callable[[int], float]) -> None:
+    with pytest.raises(ConfigurationError, match=r"backoff .*(<lambda>|_fails).* 3 failures"):
+        longest_wait(bad, 3)
+    with pytest.raises(ConfigurationError):
+        next_wait(bad, 3)
+
+
+def test_a_backoff_of_the_users_may_give_a_timedelta() -> None:
+    assert next_wait(lambda failures: timedelta(minutes=failures), 2) == 120
 
 
 # --- waiting ---------------------------------------------------------------------------------------------
@@ -291,6 +322,15 @@ def test_times_are_parsed_or_not() -> None:
         parsed = parse_time(text)
         assert parsed is not None
         assert parsed.isoformat() == "2026-01-01T00:00:00+00:00"
+    assert parse_time("0001-01-01T00:00:00+14:00") is None, "before the calendar of UTC begins"
+
+
+def test_a_first_failure_to_come_is_none() -> None:
+    now = MovableClock().now()
+    assert parse_first_failure({"unibusfirst": "2026-01-01T00:00:00.001Z"}, now) is None
+    assert parse_first_failure({"unibusfirst": "2026-01-01T00:00:00Z"}, now) is not None
+    assert parse_first_failure({"unibusfirst": "yesterday"}, now) is None
+    assert parse_first_failure({}, now) is None
 
 
 # --- dead letters ----------------------------------------------------------------------------------------------

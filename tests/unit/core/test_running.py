@@ -84,7 +84,7 @@ async def test_configuration_overrides_the_decorator(tmp_path: Path, monkeypatch
     handled(bus, concurrency=50)
     async with bus.consuming():
         (plan,) = bus.session.plans
-        assert (plan.concurrency, plan.timeout, plan.retry.attempts, plan.ordered) == (3, 5.0, 1, True)
+        assert (plan.concurrency, plan.timeout, plan.retry.policies[0].attempts, plan.ordered) == (3, 5.0, 1, True)
 
 
 async def test_a_configured_name_that_nobody_has_is_said(

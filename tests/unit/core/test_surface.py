@@ -12,7 +12,8 @@ SURFACE = {
     "DestinationNotFound",
     "Drop", "EncodeError", "Handler", "Message", "MessageTooLarge", "Middleware", "NotOpen", "NotSent",
     "OutcomeUnknown", "Queue", "Reject", "Rejected", "Retry", "Router", "Topic", "TopicSubscription", "UnibusError",
-    "UnsupportedCapability", "constant", "dead_letter", "exponential", "idempotent", "retry", "timeout", "use",
+    "UnsupportedCapability", "constant", "dead_letter", "exponential", "idempotent", "linear", "rate_limit", "retry",
+    "timeout", "use",
 }  # fmt: skip
 
 

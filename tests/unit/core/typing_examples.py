@@ -6,7 +6,19 @@ from typing import Any, assert_type
 
 from pydantic import BaseModel
 
-from unibus import Bus, Handler, Message, Middleware, dead_letter, exponential, idempotent, retry, timeout, use
+from unibus import (
+    Bus,
+    Handler,
+    Message,
+    Middleware,
+    dead_letter,
+    exponential,
+    idempotent,
+    rate_limit,
+    retry,
+    timeout,
+    use,
+)
 from unibus.producer import Producer, Publisher
 
 
@@ -33,8 +45,10 @@ checked: Middleware = noting
 
 @bus.consumer("orders", concurrency=50)
 @dead_letter()
+@rate_limit(100, per=1.0)
 @idempotent(key=lambda message: message.data.id, store="memory")
-@retry(on=(ConnectionError, TimeoutError), attempts=5, backoff=exponential(1, max=60))
+@retry(on=(ConnectionError, TimeoutError), attempts=5, backoff=exponential(1, max=60), budget=0.2)
+@retry(on=KeyError, backoff=lambda failures: failures * 2.5, retry_if=lambda error: bool(error.args))
 @timeout(10)
 @use(noting)
 async def charge(order: Order, message: Message[Order]) -> str:

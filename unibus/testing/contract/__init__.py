@@ -23,6 +23,7 @@ from unibus.testing.contract.negotiation import Negotiation
 from unibus.testing.contract.ordered_sending import OrderedSending
 from unibus.testing.contract.ordering import GroupOrdering, Ordering
 from unibus.testing.contract.pulling import Pulling
+from unibus.testing.contract.replaying import Replaying
 from unibus.testing.contract.roundtrip import Roundtrip
 from unibus.testing.contract.seam import Seam
 from unibus.testing.contract.topics import Topics
@@ -30,12 +31,12 @@ from unibus.testing.contract.topics import Topics
 __all__ = [
     "Batches", "Cancellation", "Crashing", "DeadLettering", "Delays", "Failures", "GroupFailures", "GroupOrdering",
     "Handling", "Idempotence", "Lifecycle", "Losing", "Negotiation", "OrderedSending", "Ordering", "Pulling",
-    "Roundtrip", "Seam", "Suite", "Topics",
+    "Replaying", "Roundtrip", "Seam", "Suite", "Topics",
 ]  # fmt: skip
 
 
 class Suite(
     Negotiation, Seam, Roundtrip, Lifecycle, Handling, Topics, Delays, Ordering, OrderedSending, GroupOrdering,
-    Failures, DeadLettering, GroupFailures, Idempotence, Batches, Pulling, Losing, Crashing, Cancellation,
+    Failures, DeadLettering, Replaying, GroupFailures, Idempotence, Batches, Pulling, Losing, Crashing, Cancellation,
 ):  # fmt: skip
     """Every case."""

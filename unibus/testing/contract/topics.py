@@ -11,7 +11,15 @@ from unibus.middleware.retry import retry
 from unibus.outcome import Reject
 from unibus.testing.contract.cases import Cases
 from unibus.testing.contract.ledger import Ledger, difference
-from unibus.testing.contract.needs import EARLIEST, EPHEMERAL, GROUPS, PATTERNS, RELIABLE_TOPICS, needs
+from unibus.testing.contract.needs import (
+    EARLIEST,
+    EPHEMERAL,
+    GROUPS,
+    PATTERNS,
+    RELIABLE_TOPICS,
+    SUBSCRIPTIONS,
+    needs,
+)
 from unibus.testing.faults import Faults, rejecting
 from unibus.testing.harness import Harness
 
@@ -92,6 +100,7 @@ class Topics(Cases):
             for number, ledger in enumerate(ledgers):
                 await ledger.has(range(number, 30, 3))
 
+    @needs(SUBSCRIPTIONS)
     async def test_publishing_to_nobody_succeeds(self, harness: Harness) -> None:
         bus = harness.bus()
         async with harness.connected(bus):
