@@ -13,7 +13,7 @@ from sqlalchemy import TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
 from unibus.driver import Clock, SystemClock
-from unibus.errors import AccessDenied, ConfigurationError, NotOpen
+from unibus.errors import AccessDenied, ConfigurationError, ConnectionLost, NotOpen
 from unibus.idempotency.store import Claim, Done, Held, InProgress, New
 from unibus_sql.dialect import DIALECTS, SWEPT
 from unibus_sql.failures import FOREIGN, translate
@@ -218,6 +218,9 @@ class SqlStore:
             # Of the loop's own time: it is about the network.
             async with asyncio.timeout(self._timeout):
                 return await work()
+        except TimeoutError as error:
+            why = "; another process is writing to it" if self._dialect.serial else ""
+            raise ConnectionLost(f"{doing} at {self._where}: no answer within {self._timeout:g} s{why}") from error
         except FOREIGN as error:
             raise translate(error, f"{doing} at {self._where}") from error
 

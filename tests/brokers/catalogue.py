@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from tests.brokers import probes
@@ -43,6 +44,8 @@ class Spec:
     """How many ports in a row are its own; the first is the one for clients."""
     version: str = ""
     """Of brokers that do not tell it."""
+    entrypoint: tuple[str, ...] = ()
+    """Instead of the image's own."""
 
 
 JVM: Final = "UNIBUS_TEST_JVM"
@@ -231,6 +234,7 @@ CATALOGUE: Final[Mapping[str, Spec]] = {
         command=lambda place: ["-H", place.bind, "-p", str(place.port)],
         usual_port=5000,
         version=MOTO,
+        entrypoint=("python3", "-c", Path(__file__).with_name("moto_in_turns.py").read_text()),
     ),
     "elasticmq": Spec(
         image=f"softwaremill/elasticmq:{ELASTICMQ}",

@@ -110,7 +110,8 @@ def _configured(image: str, spec: Spec, port: int, held: Lease) -> DockerContain
         docker_client_kw={"environment": {"DOCKER_HOST": held.engine.url}},
         env=spec.environment(place),
     )
-    container.with_kwargs(labels=held.labels, network="host" if on_host else "bridge")
+    entrypoint: dict[str, Any] = {"entrypoint": list(spec.entrypoint)} if spec.entrypoint else {}
+    container.with_kwargs(labels=held.labels, network="host" if on_host else "bridge", **entrypoint)
     if command := spec.command(place):
         container.with_command(command)
     if not on_host:

@@ -59,11 +59,6 @@ class SqsHarness(Harness):
         driver.expire()
 
 
-class MotoHarness(SqsHarness):
-    # It hands one message to two polls at once, now and then.
-    options = "lease=5&wait=0&timeout=30&polls=1"
-
-
 class ElasticMQHarness(SqsHarness):
     server = "elasticmq"
     # Its limit is the one that AWS had until August 2025.
@@ -75,7 +70,7 @@ LARGE = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning"
 
 @LARGE
 class TestMoto(contract.Suite):
-    harness_type = MotoHarness
+    harness_type = SqsHarness
 
     @pytest.mark.xfail(
         AWS is None, reason="moto: as the leases of a group's messages end together, the last may come first"

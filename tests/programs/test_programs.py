@@ -107,8 +107,7 @@ class TestSqs(Short):
 
     @property
     def url(self) -> str:
-        # moto hands one message to two polls at once, now and then: hence one poll.
-        return f"sqs://eu-west-1?endpoint={broker(self.server).url}&wait=1&polls=1"
+        return f"sqs://eu-west-1?endpoint={broker(self.server).url}&wait=1"
 
     @pytest.fixture(autouse=True)
     def credentials(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,14 +41,14 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["moto", "elasticmq"])
 def url(request: pytest.FixtureRequest) -> str:
     """Of each server in turn, for queues."""
-    options = {"moto": "polls=1", "elasticmq": "topics=off"}[request.param]
+    options = {"moto": "topics=on", "elasticmq": "topics=off"}[request.param]
     return f"sqs://{REGION}?endpoint={broker(request.param).url}&wait=1&timeout=30&{options}"
 
 
 @pytest.fixture
 def moto() -> str:
-    """The URL of the one that has topics. It hands one message to two polls at once, now and then: hence one poll."""
-    return f"sqs://{REGION}?endpoint={broker('moto').url}&wait=0&polls=1&timeout=30"
+    """The URL of the one that has topics."""
+    return f"sqs://{REGION}?endpoint={broker('moto').url}&wait=0&timeout=30"
 
 
 @pytest.fixture
