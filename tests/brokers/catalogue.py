@@ -234,7 +234,7 @@ CATALOGUE: Final[Mapping[str, Spec]] = {
         command=lambda place: ["-H", place.bind, "-p", str(place.port)],
         usual_port=5000,
         version=MOTO,
-        entrypoint=("python3", "-c", Path(__file__).with_name("moto_in_turns.py").read_text()),
+        entrypoint=("python3", "-c", Path(__file__).with_name("moto_server.py").read_text()),
     ),
     "elasticmq": Spec(
         image=f"softwaremill/elasticmq:{ELASTICMQ}",

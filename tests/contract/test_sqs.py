@@ -72,12 +72,6 @@ LARGE = pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning"
 class TestMoto(contract.Suite):
     harness_type = SqsHarness
 
-    @pytest.mark.xfail(
-        AWS is None, reason="moto: as the leases of a group's messages end together, the last may come first"
-    )
-    async def test_a_killed_consumer_is_followed_in_order(self, harness: Harness) -> None:
-        await super().test_a_killed_consumer_is_followed_in_order(harness)
-
 
 @LARGE
 @pytest.mark.skipif(AWS is not None, reason="the other class runs on AWS")
