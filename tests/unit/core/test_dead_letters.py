@@ -1,0 +1,79 @@
+"""Dead letters as a consumer writes them: their record, their queue, and what becomes of those that fail again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.unit.core.orders import Order
+from unibus import Bus, Message, Reject, constant, retry
+from unibus.driver import Address, Outbound
+from unibus.errors import ConnectionLost
+from unibus.testing import app
+
+
+async def test_an_ephemeral_subscriber_has_no_dead_letters_and_retries_in_place() -> None:
+    bus = Bus("memory://")
+    attempts: list[int] = []
+
+    @bus.subscriber("order.*")
+    @retry(on=ValueError, attempts=3, backoff=constant(30))
+    async def handle(order: Order, message: Message[Order]) -> None:
+        attempts.append(message.attempt)
+        raise ValueError
+
+    async with app(bus) as t:
+        await t.publish("order.created", Order(id=1))
+        await t.settled()
+        assert bus.stats()["order.*"].dropped == 1
+        assert len(t.all_sent) == 1
+    assert attempts == [1, 2, 3]
+
+
+async def test_dead_letters_that_cannot_be_sent_are_neither_acked_nor_lost(caplog: pytest.LogCaptureFixture) -> None:
+    down = True
+
+    class NoDeadLetters:
+        """The memory driver, whose dead-letter queue is out of reach for a while."""
+
+        def __init__(self, driver: Any) -> None:
+            self.driver = driver
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.driver, name)
+
+        async def send(self, address: Address, messages: Sequence[Outbound]) -> None:
+            if down and address.name == "orders.dlq":
+                raise ConnectionLost("out of reach")
+            await self.driver.send(address, messages)
+
+    bus = Bus("memory://")
+
+    runs: list[int] = []
+
+    @bus.consumer("orders", prefetch=10)
+    async def handle(order: Order) -> None:
+        runs.append(order.id)
+        raise Reject("no")
+
+    # The kit connects memory itself, so the broken driver goes on top of what it connected.
+    async with app(bus) as t:
+        session = bus.session
+        session.driver = NoDeadLetters(session.driver)
+        session._senders.clear()
+        await bus.producer("orders").send_many([Order(id=number) for number in range(8)])
+        await t.clock.advance(30)
+        assert (await bus.depth("orders")).in_flight == 8
+        assert bus.stats()["orders"].dead_lettered == 0
+        assert bus.stats()["orders"].send_failures == 8 * 5  # after 0, 1, 3, 7 and 15 s
+        assert bus.health().reasons == ("orders: 40 re-sends or dead letters in a row failed",)
+        await bus.producer("orders").send_many([Order(id=number) for number in range(8, 16)])
+        await t.clock.advance(0.5)
+        assert len(runs) == 8  # five in a row failed: nothing more is fetched for a while
+        down = False
+        await t.settled()
+        assert sorted(runs) == list(range(16))  # only the sending was done again
+        assert len(t.dead_letters("orders")) == 16
+        assert bus.health().ready
