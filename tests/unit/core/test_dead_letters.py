@@ -8,10 +8,63 @@ from typing import Any
 import pytest
 
 from tests.unit.core.orders import Order
-from unibus import Bus, Message, Reject, constant, retry
+from unibus import Bus, Message, Reject, constant, dead_letter, retry
 from unibus.driver import Address, Outbound
 from unibus.errors import ConnectionLost
 from unibus.testing import app
+
+
+async def test_exhausted_retries_leave_a_complete_record() -> None:
+    bus = Bus("memory://", name="shop")
+
+    @bus.consumer("orders")
+    @retry(on=ConnectionError, attempts=3, backoff=constant(10))
+    async def handle(order: Order) -> None:
+        raise ConnectionError("no route")
+
+    async with app(bus) as t:
+        await t.send("orders", Order(id=1), headers={"a": "b"}, key="k")
+        await t.settled()
+        (dead,) = t.dead_letters("orders")
+    record = dead.dead_letter
+    assert record is not None
+    assert dead.address == "orders.dlq"
+    assert dead.body == b'{"id":1}'
+    assert (dict(dead.headers), dead.key) == ({"a": "b"}, "k")
+    assert (record.reason, record.error_type, record.message) == (
+        "failed 3 times: ConnectionError: no route",
+        "ConnectionError",
+        "no route",
+    )
+    assert "in handle\n" in record.stack
+    assert (record.attempts, record.source, record.topic, record.group) == (3, "orders", "", "")
+    assert (record.first_failure, record.last_failure) == ("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:20.000Z")
+    assert "handle" in record.handler
+    assert record.host
+    assert dead.attributes["type"] == "Order"
+    assert "unibusattempt" not in dead.attributes
+
+
+async def test_dead_letter_none_drops_and_a_name_redirects() -> None:
+    bus = Bus("memory://")
+
+    @bus.consumer("a")
+    @dead_letter(None)
+    async def first(order: Order) -> None:
+        raise Reject("x")
+
+    @bus.consumer("b")
+    @dead_letter("graveyard")
+    async def second(order: Order) -> None:
+        raise Reject("y")
+
+    async with app(bus) as t:
+        await t.send("a", Order(id=1))
+        await t.send("b", Order(id=1))
+        await t.settled()
+        assert t.sent("a.dlq") == []
+        assert len(t.sent("graveyard")) == 1
+        assert (bus.stats()["a"].dropped, bus.stats()["b"].dead_lettered) == (1, 1)
 
 
 async def test_an_ephemeral_subscriber_has_no_dead_letters_and_retries_in_place() -> None:
