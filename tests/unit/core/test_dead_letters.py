@@ -130,3 +130,43 @@ async def test_dead_letters_that_cannot_be_sent_are_neither_acked_nor_lost(caplo
         assert sorted(runs) == list(range(16))  # only the sending was done again
         assert len(t.dead_letters("orders")) == 16
         assert bus.health().ready
+
+
+# --- dead letters of dead letters ---------------------------------------------------------------------
+
+
+async def test_an_exhausted_message_of_a_dead_letter_queue_is_given_back_later_and_health_says_so() -> None:
+    bus = Bus("memory://")
+    runs: list[float] = []
+    fail = True
+
+    @bus.consumer("orders.dlq")
+    @retry(on=ValueError, attempts=1)
+    async def handle(order: Order, message: Message[Order]) -> None:
+        runs.append(t.clock.monotonic())
+        if fail:
+            raise ValueError
+
+    async with app(bus) as t:
+        await t.send("orders.dlq", Order(id=1))
+        await t.clock.advance(150)
+        assert runs == [1000.0, 1060.0, 1120.0]
+        assert bus.health().reasons == ("orders.dlq: 3 re-sends or dead letters in a row failed",)
+        assert bus.stats()["orders.dlq"].given_back == 2
+        assert len(t.all_sent) == 1
+        fail = False
+        await t.settled()
+
+
+async def test_a_dead_letter_queue_with_a_destination_of_its_own() -> None:
+    bus = Bus("memory://")
+
+    @bus.consumer("orders.dlq")
+    @dead_letter("hopeless")
+    async def handle(order: Order) -> None:
+        raise Reject("still no")
+
+    async with app(bus) as t:
+        await t.send("orders.dlq", Order(id=1))
+        await t.settled()
+        assert len(t.sent("hopeless")) == 1

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
-from tests.unit.core.test_rare import Recount
+from tests.unit.core.orders import Order
+from tests.unit.core.recount import Recount
 from unibus import Bus, Drop, Message, Queue, Reject, Retry, constant, dead_letter, idempotent, registry, retry
 from unibus.driver import Clock, Delivery, Driver, Limits, Outcome, Url
 from unibus.envelope import size_of
@@ -19,10 +19,6 @@ from unibus.errors import SettlementLost
 from unibus.settler import Settler
 from unibus.testing import App, MovableClock, Sent, app
 from unibus.waiting import Waiting
-
-
-class Order(BaseModel):
-    id: int
 
 
 def delivery(number: int) -> Delivery:

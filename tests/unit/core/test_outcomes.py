@@ -8,6 +8,7 @@ import contextlib
 import pytest
 
 from tests.unit.core.orders import Order
+from tests.unit.core.recount import opened, settled
 from unibus import Bus, Drop, Message, Queue, Reject, Retry, constant, retry, timeout
 from unibus.testing import app
 
@@ -224,3 +225,26 @@ async def test_order_by_key_is_kept_through_failures() -> None:
             await t.send("orders", Order(id=number), key=f"k{number % 4}")
         await t.settled()
     assert seen == {f"k{key}": [number for number in range(40) if number % 4 == key] for key in range(4)}
+
+
+async def test_attempts_in_the_process_count_for_a_resend_that_had_to_be_tried_again() -> None:
+    bus = Bus()
+    attempts: list[int] = []
+
+    @bus.consumer("orders")
+    @retry(on=ValueError, attempts=5, backoff=lambda failures: 0.5 if failures < 3 else 30.0)
+    async def handle(order: Order, message: Message[Order]) -> None:
+        attempts.append(message.attempt)
+        if len(attempts) == 3:
+            driver.fail_sends = 2
+        if len(attempts) < 5:
+            raise ValueError
+
+    clock, driver = await opened(bus, {})
+    await bus.producer("orders").send(Order(id=1))
+    async with bus.consuming():
+        await settled(bus, clock)
+        assert bus.stats()["orders"].retried == 4
+        assert bus.stats()["orders"].send_failures == 2
+    await bus.__aexit__(None, None, None)
+    assert attempts == [1, 2, 3, 4, 5]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.core.orders import Order
+from tests.unit.core.recount import opened
+from unibus import Bus
 from unibus.driver import Address, Limits, Outbound, Queue
 from unibus.errors import BatchError, DestinationNotFound, NotSent, OutcomeUnknown, Rejected
 from unibus.sender import Sender
@@ -286,3 +290,21 @@ async def _check_keys(dice: random.Random, calls: int, most: int, failure_rate: 
     unknown = {number for number, outcome in outcomes.items() if isinstance(outcome, OutcomeUnknown)}
     assert confirmed <= kept
     assert kept - confirmed == unknown
+
+
+async def test_a_look_up_that_the_client_library_cuts_off_says_that_nothing_was_sent() -> None:
+    bus = Bus()
+    _, driver = await opened(bus, {})
+    cut = asyncio.CancelledError()
+
+    async def declare(topology: Any) -> None:
+        raise cut
+
+    driver.declare = declare  # type: ignore[method-assign]
+    try:
+        sending = [bus.producer("orders").send(Order(id=number)) for number in range(3)]
+        for sent in await asyncio.gather(*sending, return_exceptions=True):
+            assert isinstance(sent, NotSent)
+            assert sent.__cause__ is cut
+    finally:
+        await bus.__aexit__(None, None, None)

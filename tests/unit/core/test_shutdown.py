@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.unit.core.orders import Order
-from unibus import Bus
-from unibus.testing import app
+from tests.unit.core.recount import settled
+from unibus import Bus, Message, Queue, constant, retry
+from unibus.testing import MovableClock, app
 
 
 async def test_a_handler_that_never_ends_is_reported_by_name_and_given_back(caplog: pytest.LogCaptureFixture) -> None:
@@ -56,3 +57,56 @@ async def _stop(bus: Bus, t: Any) -> None:
         while not stopping.done():
             await t.clock.advance(1)
         assert not await stopping
+
+
+@pytest.mark.parametrize(("ordered", "attempt"), [(False, 2), (True, 1)])
+async def test_a_short_retry_at_shutdown_keeps_its_attempt_where_it_can_be_resent(ordered: bool, attempt: int) -> None:
+    clock = MovableClock()
+    queue = Queue("orders", ordering="key" if ordered else "none")
+    attempts: list[int] = []
+
+    def make() -> Bus:
+        bus = Bus("memory://short-retry", clock=clock)
+
+        @bus.consumer(queue)
+        @retry(on=ValueError, attempts=3, backoff=constant(0.9))
+        async def handle(order: Order, message: Message[Order]) -> None:
+            attempts.append(message.attempt)
+            if len(attempts) == 1:
+                raise ValueError
+
+        return bus
+
+    first, second = make(), make()
+    async with second:
+        async with first.consuming():
+            await first.producer(queue).send(Order(id=1), key="k")
+            await clock.quiet()
+            assert attempts == [1]
+        depth = await second.depth(queue)
+        assert (depth.ready, depth.delayed) == ((1, 0) if ordered else (0, 1))
+        async with second.consuming():
+            await settled(second, clock)
+    assert attempts == [1, attempt]
+    assert clock.monotonic() == 1000.0 + (0.0 if ordered else 0.9)
+
+
+@pytest.mark.parametrize("delay", ["on", "off"])
+async def test_what_is_released_at_shutdown_keeps_its_first_failure(delay: str) -> None:
+    bus = Bus("memory://")
+
+    @bus.consumer("orders")
+    @retry(on=ValueError, attempts=3, backoff=constant(0.9))
+    async def handle(order: Order) -> None:
+        raise ValueError
+
+    async with app(bus, f"memory://?delay={delay}") as t:
+        await t.send("orders", Order(id=1))
+        await t.send("orders", Order(id=2), headers={"a": "b"})
+        await t.clock.quiet()
+        await t.clock.advance(0.4)
+    resent = t.sent("orders")[2:]
+    assert [sent.attributes["unibusattempt"] for sent in resent] == ["2", "2"]
+    assert {sent.attributes["unibusfirst"] for sent in resent} == {"2026-01-01T00:00:00.000Z"}
+    assert [round(sent.delay, 6) for sent in resent] == ([0.5, 0.5] if delay == "on" else [0.0, 0.0])
+    assert dict(resent[1].headers) == {"a": "b"}
