@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.core.orders import Order
 from tests.unit.core.recount import opened
 from unibus import Bus
+from unibus.coalesce import Coalescer
 from unibus.driver import Address, Limits, Outbound, Queue
 from unibus.errors import BatchError, DestinationNotFound, NotSent, OutcomeUnknown, Rejected
 from unibus.sender import Sender
@@ -290,6 +291,27 @@ async def _check_keys(dice: random.Random, calls: int, most: int, failure_rate: 
     unknown = {number for number, outcome in outcomes.items() if isinstance(outcome, OutcomeUnknown)}
     assert confirmed <= kept
     assert kept - confirmed == unknown
+
+
+async def test_two_calls_share_what_waits_and_flush_waits_for_both() -> None:
+    go, sizes = asyncio.Event(), list[int]()
+
+    async def double(numbers: list[int]) -> Sequence[int]:
+        sizes.append(len(numbers))
+        await go.wait()
+        return [2 * number for number in numbers]
+
+    coalescer = Coalescer(double, calls=2)
+    answers = [coalescer.submit(number) for number in range(100)]
+    await asyncio.sleep(0)
+    answers += [coalescer.submit(number) for number in range(100, 110)]
+    while len(sizes) < 2:
+        await asyncio.sleep(0)
+    assert sizes == [50, 50]
+    go.set()
+    await coalescer.flush()
+    assert [answer.result() for answer in answers] == [2 * number for number in range(110)]
+    assert sizes == [50, 50, 10]
 
 
 async def test_a_look_up_that_the_client_library_cuts_off_says_that_nothing_was_sent() -> None:
