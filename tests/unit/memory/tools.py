@@ -5,12 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from unibus.driver import Clock, Delivery, DriverEvent, Lost, Outbound, Queue, Revoking, Topology, Url
+from unibus.driver import (
+    Clock,
+    Delivery,
+    DriverEvent,
+    Lost,
+    Outbound,
+    Queue,
+    Revoking,
+    TopicSubscription,
+    Topology,
+    Url,
+)
 from unibus.memory import MemoryDriver
 from unibus.memory.subscription import MemorySubscription
 from unibus.testing.clock import MovableClock
 
 QUEUE = Queue("orders")
+GROUP = TopicSubscription(("order.*",), group="email")
 MODELS = ("memory://", "memory://?model=log&partitions=1")
 
 
