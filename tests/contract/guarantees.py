@@ -32,7 +32,7 @@ COLUMNS = {
     "Redis7Harness": "Redis {version}",
     "PubSubHarness": "Redis {version}, publish/subscribe",
     "KafkaHarness": "Kafka {version}",
-    "MotoHarness": "SQS and SNS, played by moto {version}",
+    "SqsHarness": "SQS and SNS, played by moto {version}",
     "ElasticMQHarness": "SQS alone, played by ElasticMQ {version}",
 }
 """Harnesses, and what their columns are called."""
