@@ -22,6 +22,7 @@ ESSENTIAL = {
     "request_chain": ["payment.done  request-17  "],
     "retries": ["attempt 1: no answer\nattempt 2: come back later\nattempt 3: too slow\nattempt 4: paid"],
     "testing_handlers": ["test_that_it_gives_up_after_three: passed"],
+    "timeouts": ["attempt 1: cancelled, ", "attempt 2: the report 'january' is made"],
     "work_queue": ["4 orders sent", "order 2 packed, 1 items"],
 }
 MACHINERY = {"__init__", "running"}
