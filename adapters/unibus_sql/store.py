@@ -78,19 +78,18 @@ class SqlStore:
         self._swept_at = self._clock.monotonic()
 
     async def _create(self) -> None:
-        try:
-            async with asyncio.timeout(self._timeout), self._engine.connect() as connection:
+        async def create() -> None:
+            async with self._engine.connect() as connection:
                 if (first := self._dialect.begin if self._dialect.serial else self._dialect.creating) is not None:
                     await connection.execute(first)
                 await connection.run_sync(METADATA.create_all)
                 await connection.commit()
-        except FOREIGN as error:
-            ours = translate(error, f"opening {self._where}")
-            if isinstance(ours, AccessDenied):
-                raise AccessDenied(
-                    f"{ours}; who may not create the table finds its DDL in unibus_sql's README"
-                ) from error
-            raise ours from error
+
+        try:
+            await self._bounded("opening the store", create)
+        except AccessDenied as error:
+            told = f"{error}; who may not create the table finds its DDL in unibus_sql's README"
+            raise AccessDenied(told) from error.__cause__
 
     async def close(self) -> None:
         self._open = False
@@ -219,7 +218,7 @@ class SqlStore:
             async with asyncio.timeout(self._timeout):
                 return await work()
         except TimeoutError as error:
-            why = "; another process is writing to it" if self._dialect.serial else ""
+            why = ", as if another process is writing to it" if self._dialect.serial else ""
             raise ConnectionLost(f"{doing} at {self._where}: no answer within {self._timeout:g} s{why}") from error
         except FOREIGN as error:
             raise translate(error, f"{doing} at {self._where}") from error

@@ -44,8 +44,8 @@ class Spec:
     """How many ports in a row are its own; the first is the one for clients."""
     version: str = ""
     """Of brokers that do not tell it."""
-    entrypoint: tuple[str, ...] = ()
-    """Instead of the image's own."""
+    program: Path | None = None
+    """In Python, to be run instead of the image's own; it finds there what it imports."""
 
 
 JVM: Final = "UNIBUS_TEST_JVM"
@@ -234,7 +234,7 @@ CATALOGUE: Final[Mapping[str, Spec]] = {
         command=lambda place: ["-H", place.bind, "-p", str(place.port)],
         usual_port=5000,
         version=MOTO,
-        entrypoint=("python3", "-c", Path(__file__).with_name("moto_server.py").read_text()),
+        program=Path(__file__).with_name("moto_server.py"),
     ),
     "elasticmq": Spec(
         image=f"softwaremill/elasticmq:{ELASTICMQ}",

@@ -110,8 +110,10 @@ def _configured(image: str, spec: Spec, port: int, held: Lease) -> DockerContain
         docker_client_kw={"environment": {"DOCKER_HOST": held.engine.url}},
         env=spec.environment(place),
     )
-    entrypoint: dict[str, Any] = {"entrypoint": list(spec.entrypoint)} if spec.entrypoint else {}
-    container.with_kwargs(labels=held.labels, network="host" if on_host else "bridge", **entrypoint)
+    settings: dict[str, Any] = {"labels": held.labels, "network": "host" if on_host else "bridge"}
+    if spec.program is not None:
+        settings["entrypoint"] = ["python3", "-c", spec.program.read_text()]
+    container.with_kwargs(**settings)
     if command := spec.command(place):
         container.with_command(command)
     if not on_host:

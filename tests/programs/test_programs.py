@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
-from tests.brokers import broker
 from tests.examples.commands import python
 from tests.examples.test_one_idea import ON_OTHER_BROKERS, assert_says
+from tests.programs.flights import Flights, OnOne, OnSqs
 from tests.unit.test_readme import examples
-
-
-class OnOne:
-    """server: in the catalogue of brokers. scheme: where it is not the catalogue's."""
-
-    server: ClassVar[str]
-    scheme: ClassVar[str] = ""
-
-    @property
-    def url(self) -> str:
-        own, _, rest = broker(self.server).url.partition("://")
-        return f"{self.scheme or own}://{rest}"
-
-
-class Flights(OnOne):
-    options: ClassVar[tuple[str, ...]] = ()
-
-    @pytest.mark.timeout(600)
-    def test_the_flights_balance(self) -> None:
-        ended = python("-m", "examples.flights", "--url", self.url, "--purge", "--json", *self.options, timeout=580)
-        assert ended.returncode == 0, ended.stderr
-        books = json.loads(ended.stdout.splitlines()[-1])
-        assert (books["read"], books["handled"], books["dead_lettered"]) == (27_004, 26_483, 521)
-        if not self.options:
-            assert books["counted"] == 26_483
 
 
 class Short(OnOne):
@@ -58,41 +31,12 @@ class Short(OnOne):
 
 
 class Programs(Flights, Short):
-    pass
-
-
-class AllPrograms(Programs):
     @pytest.mark.parametrize("example", [*ON_OTHER_BROKERS, "ordering"])
     def test_an_example_runs_with_nothing_but_its_url_changed(self, example: str) -> None:
         assert_says(example, "--url", self.url, essential=[])
 
 
-class TestSqs(Programs):
-    """moto takes three minutes for all flights: it looks through all messages of a queue for each call."""
-
-    server = "moto"
-
-    @property
-    def url(self) -> str:
-        return f"sqs://eu-west-1?endpoint={broker(self.server).url}&wait=1"
-
-    @pytest.fixture(autouse=True)
-    def credentials(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of nobody: moto takes any."""
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "test")
-
-    @pytest.mark.parametrize("example", sorted({*ON_OTHER_BROKERS} - {"publish_subscribe"}))
-    def test_an_example_runs_with_nothing_but_its_url_changed(self, example: str) -> None:
-        assert_says(example, "--url", self.url, essential=[])
-
-    def test_a_subscriber_without_a_group_is_refused(self) -> None:
-        refused = python("-m", "examples.publish_subscribe", "--url", self.url)
-        assert refused.returncode == 1
-        assert refused.stderr.startswith("error: this broker cannot do what the program asks: ")
-
-
-class TestRabbitMQ(AllPrograms):
+class TestRabbitMQ(Programs):
     server = "rabbitmq"
 
 
@@ -100,7 +44,7 @@ class TestRabbitMQ3(Short):
     server = "rabbitmq-3"
 
 
-class TestRedis(AllPrograms):
+class TestRedis(Programs):
     server = "redis"
 
 
@@ -121,5 +65,16 @@ class TestRedisPubSub(Flights):
         assert ended.returncode == 0, ended.stderr
 
 
-class TestKafka(AllPrograms):
+class TestKafka(Programs):
     server = "kafka"
+
+
+class TestSqs(OnSqs, Short):
+    @pytest.mark.parametrize("example", sorted({*ON_OTHER_BROKERS} - {"publish_subscribe"}))
+    def test_an_example_runs_with_nothing_but_its_url_changed(self, example: str) -> None:
+        assert_says(example, "--url", self.url, essential=[])
+
+    def test_a_subscriber_without_a_group_is_refused(self) -> None:
+        refused = python("-m", "examples.publish_subscribe", "--url", self.url)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("error: this broker cannot do what the program asks: ")

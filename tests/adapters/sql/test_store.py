@@ -261,22 +261,36 @@ async def test_a_process_that_is_killed_within_it_leaves_nothing(
     assert await effects.all() == []
 
 
-@pytest.mark.parametrize("who_gives_up", ["sqlite", "the store"])
 async def test_sqlite_has_one_writer_and_says_when_another_process_writes_for_too_long(
-    tmp_path_factory: pytest.TempPathFactory, name: Name, who_gives_up: str
+    tmp_path_factory: pytest.TempPathFactory, name: Name
 ) -> None:
-    """SQLite is told a shorter time than ours, but a machine under load lets ours end first."""
     url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('busy')}/keys.db"
-    ours, theirs = {"sqlite": (60.0, 0.3), "the store": (0.3, 1.5)}[who_gives_up]
-    async with engine_at(url) as other, engine_at(url, connect_args={"timeout": theirs}) as engine:
-        store = SqlStore(engine, timeout=ours)
+    async with engine_at(url) as other, opened(f"{url}?timeout=0.3") as store:
+        await is_told_of_the_writer(other, store, name("k"))
+
+
+async def test_it_is_the_same_if_the_store_s_own_time_ends_before_sqlite_s(
+    tmp_path_factory: pytest.TempPathFactory, name: Name
+) -> None:
+    """As on a machine under load, whatever SQLite was told."""
+    url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('busy')}/keys.db"
+    async with engine_at(url) as other, engine_at(url, connect_args={"timeout": 1.5}) as engine:
+        store = SqlStore(engine, timeout=0.3)
         await store.open()
+        await is_told_of_the_writer(other, store, name("k"), "no answer within 0.3 s")
         async with other.connect() as connection:
             await connection.exec_driver_sql("BEGIN IMMEDIATE")
-            with pytest.raises(ConnectionLost, match="another process is writing"):
-                await store.claim([name("k")], "a", 60)
-        assert isinstance((await store.claim([name("k")], "a", 60))[0], New)
+            with pytest.raises(ConnectionLost, match=r"opening the store .* another process is writing"):
+                await store.open()
         await store.close()
+
+
+async def is_told_of_the_writer(other: AsyncEngine, store: SqlStore, key: str, says: str = "") -> None:
+    async with other.connect() as connection:
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with pytest.raises(ConnectionLost, match=f"{says}.*another process is writing"):
+            await store.claim([key], "a", 60)
+    assert isinstance((await store.claim([key], "a", 60))[0], New)
 
 
 @asynccontextmanager

@@ -41,8 +41,8 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["moto", "elasticmq"])
 def url(request: pytest.FixtureRequest) -> str:
     """Of each server in turn, for queues."""
-    options = {"moto": "topics=on", "elasticmq": "topics=off"}[request.param]
-    return f"sqs://{REGION}?endpoint={broker(request.param).url}&wait=1&timeout=30&{options}"
+    options = {"moto": "", "elasticmq": "&topics=off"}[request.param]
+    return f"sqs://{REGION}?endpoint={broker(request.param).url}&wait=1&timeout=30{options}"
 
 
 @pytest.fixture

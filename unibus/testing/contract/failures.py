@@ -254,7 +254,7 @@ class Failures(Cases):
 
         async with harness.running(bus):
             await bus.producer(name).send(1)
-            faults.add("send", raising(ConnectionLost), when=lambda call: call.items[0].delay > 0, times=2)
+            faults.add("send", raising(ConnectionLost), when=lambda call: call.items[0].delay > 0, times=4)
             await harness.until(lambda: len(attempts) >= 3, "it is handled in the end")
             await harness.silent()
         assert attempts == [1, 2, 3]
