@@ -111,18 +111,20 @@ class Losing(Cases):
         assert lease is not None
         if 3 * lease > harness.longest_wait:
             pytest.skip(f"needs a lease below {harness.longest_wait / 3:g} s")
-        name, handled, ledger = harness.name("orders"), list[int](), Ledger(harness)
+        name, begun, handled, ledger = harness.name("orders"), list[int](), list[int](), Ledger(harness)
         bus, beside = harness.bus(), harness.bus()
         ledger.consume(beside, name, prefetch=1)
 
         @bus.consumer(name, concurrency=2, prefetch=10)
         @again_at_once
         async def handle(number: int) -> None:
+            begun.append(number)
             await harness.sleep(3 * lease)
             handled.append(number)
 
         async with harness.running(bus):
             await bus.producer(name).send_many(range(4))
+            await harness.until(lambda: len(begun) >= 2, "two are in hand, before another looks for what is not")
             async with harness.running(beside):
                 await harness.until(lambda: len(handled) + len(ledger.data) >= 4, "all are handled", within=100 * lease)
                 await harness.silent()
