@@ -17,6 +17,7 @@ class Buffer:
         self._clock = clock
         self._on_empty = on_empty
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._pausing = 0
 
     def put(self, deliveries: Iterable[Delivery]) -> None:
         self.items.extend(deliveries)
@@ -36,8 +37,8 @@ class Buffer:
         return taken
 
     def wake(self) -> None:
-        """Wake one lane, and more only if it has not emptied the buffer when it first suspends."""
-        if self.items and self._wake_one():
+        """Wake one lane, and more only if it has not emptied the buffer when its handler suspends."""
+        if self.items and not self._pausing and self._wake_one():
             asyncio.get_running_loop().call_soon(self._wake_rest)
 
     def wake_all(self) -> None:
@@ -54,9 +55,25 @@ class Buffer:
         return False
 
     def _wake_rest(self) -> None:
+        if self._pausing:
+            return  # whoever pauses goes on in a moment
         for _ in range(len(self.items)):
             if not self._wake_one():
                 return
+
+    def is_paused(self) -> bool:
+        """Whether a lane lets others run, and goes on in a moment."""
+        return self._pausing > 0
+
+    async def pause(self) -> None:
+        """Let others of the loop run, in a lane whose handler did not suspend: a second lane would gain nothing."""
+        self._pausing += 1
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._pausing -= 1
+            if self.items and self._idle:
+                asyncio.get_running_loop().call_soon(self._wake_rest)
 
     async def wait(self, max_wait: float | None = None) -> None:
         """Wait until there may be something, at most `max_wait` seconds."""

@@ -35,6 +35,7 @@ from unibus.lane import Lane
 from unibus.leases import Renewal
 from unibus.overdue import Overdue
 from unibus.plan import Folded, Plan, Surface
+from unibus.rounds import Rounds
 from unibus.settler import Settler
 from unibus.suspects import Suspects
 from unibus.verdicts import Verdicts
@@ -59,6 +60,7 @@ class Consumer:
         self.stats = folded.stats
         self.prefetch = plan.prefetch
         self.buffer = Buffer(self.clock, self.note_change)
+        self.rounds = Rounds()
         self.held: dict[Delivery, None] = {}  # in the order of arrival
         self.keys = KeyLines() if plan.ordered else None
         self.waiting = Waiting(self.clock, self.resume)
@@ -72,7 +74,7 @@ class Consumer:
         self.subscription: Subscription | None = None
         self.settler: Settler
         self._fetcher: asyncio.Task[None] | None = None
-        self._changed: asyncio.Future[None] | None = None
+        self._awaiting_change: list[asyncio.Future[None]] = []
         self._renewal: Renewal | None = None
         self._overdue: Overdue | None = None
 
@@ -86,7 +88,9 @@ class Consumer:
         )
         if isinstance(self.subscription, Narrowing):
             await self.subscription.hold_at_most(1 if self.suspects.single_only else self.prefetch)
-        self.settler = Settler(self.subscription, capabilities.settle, self.clock, self._on_settled)
+        self.settler = Settler(
+            self.subscription, capabilities.settle, self.clock, self._on_settled, self.buffer.is_paused
+        )  # fmt: skip
         for _ in range(self.plan.concurrency):
             lane = Lane()
             self.lanes.append(lane)
@@ -241,13 +245,15 @@ class Consumer:
 
     async def change(self) -> None:
         """Wait until something was settled, lost, or the consumer stops."""
-        if self._changed is None or self._changed.done():
-            self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._changed)
+        changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaiting_change.append(changed)
+        await changed
 
     def note_change(self) -> None:
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        for changed in self._awaiting_change:
+            if not changed.done():
+                changed.set_result(None)
+        self._awaiting_change.clear()
 
     # --- events of the driver -----------------------------------------------------------------------
 

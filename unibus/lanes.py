@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from unibus.attributes import ATTEMPT
 from unibus.driver import Delivery
 from unibus.lane import Lane, current_lane
 from unibus.message import Message, current_message
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 
 LONGEST_TURN = 0.0002
 """Seconds after which a lane whose handlers never suspend lets others run, so that a broker settles and reads
-while the next messages are handled. The loop's own time: it is about this loop's turn, not
-about the clock that tests move."""
+while the next messages are handled. Real time, of which a loop's own clock may know no more than the millisecond:
+it is about the loop's turn, not about the clock that tests move."""
 
 
 async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901, PLR0912 - a call less per message
@@ -25,19 +27,19 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901, PL
         consumer.folded.single, consumer.plan.decode, consumer.verdicts, consumer.settler,
     )  # fmt: skip
     assert handler is not None
-    acks, attempt_of, set_current = settler.acks, verdicts.attempt_of, current_message.set
-    items, keys, loop_time = consumer.buffer.items, consumer.keys, asyncio.get_running_loop().time
-    turn_ends = loop_time() + LONGEST_TURN
+    acks, attempt_of, troubles, set_current = settler.acks, verdicts.attempt_of, verdicts.troubles, current_message.set
+    items, keys, rounds = consumer.buffer.items, consumer.keys, consumer.rounds
+    turn, turn_ends = rounds.watch(), perf_counter() + LONGEST_TURN
     while not consumer.stopping:
         if not items:
             await consumer.buffer.wait()
-            turn_ends = loop_time() + LONGEST_TURN
+            turn, turn_ends = rounds.watch(), perf_counter() + LONGEST_TURN
             continue
         delivery = items.popleft()
         lane.held = (delivery,)
         message: Message[Any] | None = None
         try:
-            attempt = attempt_of(delivery)
+            attempt = attempt_of(delivery) if troubles or ATTEMPT in delivery.attributes else 1
             message = Message(decode(delivery), delivery, attempt)
             set_current(message)
             await handler(message)
@@ -51,7 +53,7 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901, PL
                     acks.append(delivery)
                     if not settler.scheduled:
                         settler.schedule()
-            if verdicts.troubles:
+            if troubles:
                 verdicts.forget(delivery)
             if keys is not None and (following := keys.done(delivery)) is not None:
                 items.append(following)  # this very lane takes it: nobody need be woken
@@ -60,9 +62,10 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901, PL
             if lane.reason != "lost":
                 return
             lane.forget_cancel()
-        if loop_time() > turn_ends:
-            await asyncio.sleep(0)
-            turn_ends = loop_time() + LONGEST_TURN
+        if perf_counter() > turn_ends:
+            if turn == rounds.number:  # no handler has suspended since
+                await consumer.buffer.pause()
+            turn, turn_ends = rounds.watch(), perf_counter() + LONGEST_TURN
 
 
 async def _failed(

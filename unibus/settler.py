@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 from unibus.cancellation import asked_to_end
@@ -16,10 +17,15 @@ logger = logging.getLogger("unibus.consumer")
 
 TRIES = 5
 """A settlement that fails for a passing reason is tried so often; then the broker delivers again."""
+WORTH_A_CALL, LONGEST_DEFERRAL = 64, 0.002
+"""While handlers run without suspending, which is when acks come fast, a call waits for so many of them, or for so
+many seconds: what it costs beside its messages is worth several of them."""
 
 
 class Settler:
-    """`settled(deliveries, lost)` is told when deliveries are off our hands; `lost` of them will come again."""
+    """`settled(deliveries, lost)` is told when deliveries are off our hands; `lost` of them will come again.
+    more_to_come: whether a handler has just ended, and the next one is about to run.
+    """
 
     def __init__(
         self,
@@ -27,11 +33,14 @@ class Settler:
         limits: Limits,
         clock: Clock,
         settled: Callable[[Sequence[Delivery], int], None],
+        more_to_come: Callable[[], bool],
     ) -> None:
         self._subscription = subscription
         self._limits = limits
         self._clock = clock
         self._settled = settled
+        self._more_to_come = more_to_come
+        self._deferred_at: float | None = None
         self.acks: list[Delivery] = []
         """Add to it and call `schedule` unless `scheduled`: the way of nearly every message."""
         self.scheduled = False
@@ -90,6 +99,10 @@ class Settler:
 
     def _start(self) -> None:
         """Calls for what waits, as many as may be in flight; `_ended` goes on with the rest."""
+        if self._may_defer():
+            asyncio.get_running_loop().call_soon(self._start)
+            return
+        self._deferred_at = None
         self.scheduled = False
         while (waiting := len(self.acks) + len(self._others)) and len(self._calls) < self._limits.calls:
             if self._calls and waiting < self._limits.min_messages:
@@ -98,6 +111,14 @@ class Settler:
             call = asyncio.get_running_loop().create_task(self._call(batch, outcome))
             self._calls.add(call)
             call.add_done_callback(self._ended)
+
+    def _may_defer(self) -> bool:
+        if self._others or len(self.acks) >= WORTH_A_CALL or not self._more_to_come():
+            return False
+        now = perf_counter()
+        if self._deferred_at is None:
+            self._deferred_at = now
+        return now - self._deferred_at < LONGEST_DEFERRAL
 
     def _take(self) -> tuple[list[Delivery], Outcome]:
         most = self._limits.messages

@@ -1,8 +1,7 @@
-"""Limits and leftovers of verdicts, settling and waiting: what a broker cannot delay, hold or carry."""
+"""Limits and leftovers of verdicts and waiting: what a broker cannot delay, hold or carry."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import random
 from collections.abc import Sequence
@@ -12,11 +11,9 @@ import pytest
 
 from tests.unit.core.orders import Order
 from tests.unit.core.recount import Recount
-from unibus import Bus, Drop, Message, Queue, Reject, Retry, constant, dead_letter, idempotent, registry, retry
-from unibus.driver import Clock, Delivery, Driver, Limits, Outcome, Url
+from unibus import Bus, Message, Queue, Reject, Retry, constant, dead_letter, idempotent, registry, retry
+from unibus.driver import Clock, Delivery, Driver, Url
 from unibus.envelope import size_of
-from unibus.errors import SettlementLost
-from unibus.settler import Settler
 from unibus.testing import App, MovableClock, Sent, app
 from unibus.waiting import Waiting
 
@@ -215,108 +212,6 @@ async def test_a_record_that_fits_is_not_cut() -> None:
         (dead,) = t.dead_letters("orders")
     assert dead.dead_letter is not None
     assert dead.dead_letter.message == "x" * 500
-
-
-# --- settling -------------------------------------------------------------------------------------------------
-
-
-class Subscribed:
-    """A subscription that notes what is settled, call by call."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[list[int], Outcome]] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def receive(self, max_messages: int, max_wait: float) -> Sequence[Delivery]:
-        return []
-
-    async def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, *, delay: float = 0.0) -> None:
-        self.calls.append(([each.token for each in deliveries], outcome))
-        await self.gate.wait()
-
-    async def close(self) -> None: ...
-
-
-async def test_settles_keep_to_the_limits_and_outcomes_do_not_mix() -> None:
-    subscription, gone = Subscribed(), list[int]()
-    settler = Settler(
-        subscription, Limits(messages=3, calls=1), MovableClock(), lambda ds, _: gone.extend(d.token for d in ds)
-    )
-    for number in range(7):
-        settler.ack(delivery(number))
-    settler.settle([delivery(7), delivery(8)], Outcome.NACK)
-    settler.settle([delivery(9)], Outcome.REJECT)
-    settler.settle([delivery(10)], Outcome.NACK)
-    settler.settle([delivery(11)], Outcome.ACK)
-    await settler.flush()
-    assert subscription.calls == [
-        ([0, 1, 2], Outcome.ACK),
-        ([3, 4, 5], Outcome.ACK),
-        ([6, 11], Outcome.ACK),
-        ([7, 8, 10], Outcome.NACK),
-        ([9], Outcome.REJECT),
-    ]
-    assert sorted(gone) == list(range(12))
-    await settler.flush()
-
-
-async def test_no_more_settles_are_in_flight_than_may_be() -> None:
-    subscription = Subscribed()
-    subscription.gate.clear()
-    settler = Settler(subscription, Limits(messages=1, calls=2), MovableClock(), lambda deliveries, lost: None)
-    for number in range(4):
-        settler.ack(delivery(number))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert len(subscription.calls) == 2
-    subscription.gate.set()
-    await settler.flush()
-    assert len(subscription.calls) == 4
-
-
-async def test_abort_settles_nothing_more() -> None:
-    subscription = Subscribed()
-    settler = Settler(subscription, Limits(), MovableClock(), lambda deliveries, lost: None)
-    settler.ack(delivery(1))
-    settler.settle([delivery(2)], Outcome.NACK)
-    settler.abort()
-    await settler.flush()
-    assert subscription.calls == []
-
-
-async def test_dropping_is_a_reject_at_the_broker_and_counted() -> None:
-    made: list[Recount] = []
-
-    def connect(url: Url, clock: Clock) -> Driver:
-        made.append(Recount(registry.connect(url, clock), {}))
-        return made[0]
-
-    clock = MovableClock()
-    bus = Bus("memory://", clock=clock, connect=connect)
-
-    @bus.consumer(Queue("orders", ordering="key"))
-    async def handle(order: Order) -> None:
-        raise Drop
-
-    async with bus.consuming():
-        for number in range(3):
-            await bus.producer("orders").send(Order(id=number), key="k")
-        await App(bus, clock).settled()
-        assert bus.stats()["orders"].dropped == 3
-    assert [outcome for _, outcome in made[0].settled] == [Outcome.REJECT] * 3
-
-
-async def test_lost_settlements_of_several_are_counted_each() -> None:
-    class Stale(Subscribed):
-        async def settle(self, deliveries: Sequence[Delivery], outcome: Outcome, *, delay: float = 0.0) -> None:
-            raise SettlementLost("stale", count=2)
-
-    counted: list[int] = []
-    settler = Settler(Stale(), Limits(), MovableClock(), lambda deliveries, lost: counted.append(lost))
-    settler.ack(delivery(1))
-    await settler.flush()
-    assert counted == [2]
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------
