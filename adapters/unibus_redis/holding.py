@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from unibus.driver import Clock, Delivery, DriverEvent, Inbox, Lost, Source, Timer
-from unibus_redis.entries import Entry, again, delivery_of
+from unibus_redis.entries import Entry, again, deliveries_of, delivery_of
 
 
 class Holding:
@@ -38,12 +38,10 @@ class Holding:
 
     def take_new(self, entries: Iterable[tuple[bytes, Sequence[bytes]]], started: float) -> None:
         """Entries that nobody had before. started: when they were asked for."""
-        expires, address, by_id = started + self.lease, self._address, self._by_id
-        taken = []
-        for entry_id, fields in entries:
-            delivery = by_id[entry_id] = delivery_of(Entry(entry_id, fields, 1, expires), address)
-            taken.append(delivery)
-        self.inbox.put(taken)
+        expires = started + self.lease
+        taken = deliveries_of(entries, self._address, expires)
+        self._by_id.update(taken)
+        self.inbox.put(taken.values())
         self._watch(expires)
 
     def take_over(self, entry_id: bytes, fields: Sequence[bytes], count: int, started: float) -> None:

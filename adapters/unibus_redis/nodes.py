@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any
 
 from redis import exceptions as foreign
@@ -14,6 +13,7 @@ from redis.crc import key_slot
 
 from unibus_redis.failures import FOREIGN
 from unibus_redis.options import Endpoint
+from unibus_redis.wire import Wire
 
 Node = tuple[str, int]
 
@@ -141,21 +141,34 @@ class Dedicated:
     """
 
     def __init__(self, connection: Connection, timeout: float) -> None:
-        connection.socket_timeout = None
-        self._connection = connection
+        self._wire = Wire(connection, self._heard, self._lost)
         self._timeout = timeout
+        self._answer: asyncio.Future[Any] | None = None
+        self._gone: Exception | None = None
 
     async def ask(self, packed: bytes, waits: float = 0.0) -> Any:
         """Raises foreign errors. After any but an answer of the server the connection is of no use any more."""
-        await self._connection.send_packed_command([packed], check_health=False)
-        return await self.hear(self._timeout + waits)
-
-    async def hear(self, within: float) -> Any:
+        if self._gone is not None:
+            raise self._gone
+        within = self._timeout + waits
+        self._answer = asyncio.get_running_loop().create_future()
+        self._wire.write([packed])
         try:
             async with asyncio.timeout(within):
-                return await self._connection.read_response(timeout=math.inf, disconnect_on_error=False)
+                reply = await self._answer
         except TimeoutError as late:
             raise foreign.TimeoutError(f"no answer within {within:g} s") from late
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     async def close(self) -> None:
-        await self._connection.disconnect(nowait=True)
+        await self._wire.close()
+
+    def _heard(self, reply: Any) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(reply)
+
+    def _lost(self, error: Exception) -> None:
+        self._gone = error
+        self._heard(error)

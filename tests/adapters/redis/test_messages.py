@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unibus.driver import Outbound
+from unibus.driver import Delivery, Outbound
 from unibus_redis import context, keys
-from unibus_redis.entries import Entry, delivery_of, fields_of
+from unibus_redis.entries import Entry, deliveries_of, delivery_of, fields_of
 from unibus_redis.listener import channels_of
 from unibus_redis.structured import decoded, encoded
 
@@ -51,6 +51,18 @@ def test_of_an_id_or_a_key_that_stands_twice_the_last_counts() -> None:
         assert (known[0], known[1]) == ("2", json.loads(text).get("partitionkey"))
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    ['"id":""', '"id":"1","id":"2"', '"id":"1","partitionkey":"k"', r'"id":"\u0041"', r'"id":"a\"b"', r'"id":"\\"'],
+)
+def test_what_was_remembered_of_the_message_before_is_used_for_plain_ids_alone(beginning: str) -> None:
+    rest = ',"type":"t","specversion":"1.0"}'
+    assert context.read('{"id":"0"' + rest) == ("0", None, None, {"type": "t"})
+    fields = json.loads("{" + beginning + rest)
+    assert context.read("{" + beginning + rest) == (fields["id"], fields.get("partitionkey"), None, {"type": "t"})
+    assert context.read('{"id":"' + rest) is None
+
+
 @pytest.mark.parametrize("text", ["", "x", "[]", "1", "{", '{"id":1,"a":null}', '{"id":"' + "[" * 100_000])
 def test_a_context_that_is_none_does_no_harm(text: str) -> None:
     delivery = delivery_of(as_entry(["ce", text, "data", b"{}"]), "queue")
@@ -68,6 +80,34 @@ def test_an_entry_of_a_foreign_producer_is_a_plain_message() -> None:
     delivery = delivery_of(as_entry(["data", b"{}", "tenant", "7", "unibus.returned", "x"]), "queue")
     assert (delivery.body, delivery.headers, delivery.message_id) == (b"{}", {"tenant": "7"}, "1700000000000-3")
     assert delivery.deliveries == 1
+
+
+def of_a_foreign_producer(fields: dict[str, str]) -> list[str | bytes]:
+    return [word for pair in fields.items() for word in pair]
+
+
+ENTRIES = st.one_of(
+    st.builds(
+        Outbound, st.none() | st.binary(), st.dictionaries(st.sampled_from(["time", "type"]), TEXTS),
+        st.dictionaries(TEXTS.filter(bool), TEXTS), st.none() | TEXTS, TEXTS,
+    ).map(lambda message: fields_of(message, None)),
+    st.dictionaries(st.sampled_from(["data", "ce", "tenant", "unibus.sent"]), TEXTS).map(of_a_foreign_producer),
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), ENTRIES), unique_by=lambda one: one[:2]))
+def test_entries_that_are_read_together_are_what_each_is_alone(
+    found: list[tuple[int, int, list[str | bytes]]],
+) -> None:
+    entries = [(b"170000000000%d-%d" % (moment, number), as_entry(fields).fields) for moment, number, fields in found]
+    together = deliveries_of(entries, "queue", 0.0)
+    assert list(together) == [entry_id for entry_id, _ in entries]
+    for entry_id, fields in entries:
+        alone = delivery_of(Entry(entry_id, fields, 1, 0.0), "queue")
+        for name in Delivery.__slots__:
+            if name not in ("token", "native"):
+                assert getattr(together[entry_id], name) == getattr(alone, name)
+        assert (together[entry_id].token.id, together[entry_id].token.count) == (entry_id, alone.token.count)
 
 
 @pytest.mark.parametrize("content", ["application/json", "application/octet-stream"])
