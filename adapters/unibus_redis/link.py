@@ -164,6 +164,7 @@ class Link:
         for request in unanswered:
             request.fail(error)
         if wire is not None:
+            wire.cut()
             ending = asyncio.get_running_loop().create_task(wire.close())
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)

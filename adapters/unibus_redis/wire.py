@@ -19,7 +19,7 @@ _MORE = object()
 class Wire(asyncio.Protocol):
     """Takes the transport over from the client's connection, which has greeted the server and waits for nothing.
 
-    heard: told each answer, an error of the server among them. lost: told, once, why no more come; not after `close`.
+    heard: told each answer, an error of the server among them. lost: told, once, why no more come. Neither after `cut`.
     """
 
     def __init__(
@@ -33,7 +33,8 @@ class Wire(asyncio.Protocol):
             raise foreign.ConnectionError("the connection is gone")
         self._connection = connection
         self._heard = heard
-        self._lost: Callable[[Exception], None] | None = lost
+        self._lost = lost
+        self._listening = True
         self._replies = hiredis.Reader(
             protocolError=foreign.InvalidResponse,
             replyError=cast("Callable[[str], Exception]", connection._parser.parse_error),
@@ -49,10 +50,14 @@ class Wire(asyncio.Protocol):
         """Whether it has ended, though `lost` may not have been told yet."""
         return self._transport.is_closing()
 
-    async def close(self) -> None:
+    def cut(self) -> None:
         """Nothing more is heard, and what the socket has not taken yet does not leave."""
-        self._lost = None
+        self._listening = False
         self._transport.abort()
+
+    async def close(self) -> None:
+        """Like `cut`, and the client's connection knows."""
+        self.cut()
         await self._connection.disconnect(nowait=True)
 
     # --- called by the loop ---------------------------------------------------------------------------
@@ -61,7 +66,7 @@ class Wire(asyncio.Protocol):
         replies = self._replies
         try:
             replies.feed(data)
-            while (reply := replies.gets()) is not _MORE:
+            while self._listening and (reply := replies.gets()) is not _MORE:
                 if isinstance(reply, foreign.RedisError) and not is_answer(reply):
                     raise reply
                 self._heard(reply)
@@ -72,6 +77,6 @@ class Wire(asyncio.Protocol):
         self._end(foreign.ConnectionError(str(exc) if exc is not None else "the server has closed the connection"))
 
     def _end(self, error: Exception) -> None:
-        lost, self._lost = self._lost, None
-        if lost is not None:
-            lost(error)
+        if self._listening:
+            self._listening = False
+            self._lost(error)

@@ -104,10 +104,24 @@ async def test_its_end_is_told_once(server: Server) -> None:
 
 
 async def test_closed_by_us_it_tells_nobody(server: Server) -> None:
-    async with wired(server) as (wire, _, lost):
-        await wire.close()
+    async with wired(server) as (wire, heard, lost):
+        wire.cut()
+        wire.data_received(b"+late\r\n")
         await asyncio.sleep(0)  # for the transport, which tells it
-        assert (lost, wire.is_closing()) == ([], True)
+        assert (heard, lost, wire.is_closing()) == ([], [], True)
+
+
+async def test_whoever_gives_it_up_hears_no_more_of_what_has_come(server: Server) -> None:
+    heard: list[Any] = []
+
+    def first(reply: Any) -> None:
+        heard.append(reply)
+        wire.cut()
+
+    wire = Wire(await nodes_of(server).connect(("127.0.0.1", server.port)), first, heard.append)
+    wire.data_received(b"+one\r\n+two\r\n")
+    assert heard == [b"one"]
+    await wire.close()
 
 
 async def test_an_answer_to_no_request_gives_the_connection_up(server: Server) -> None:
