@@ -90,8 +90,8 @@ class Link:
             raise Unreached(foreign.ConnectionError("the connection is gone"))
         packed = [pack(command) for command in commands]
         request = _Request(len(packed), self._clock.monotonic() + self._timeout + waits)
-        self._unanswered.append(request)
         self._wire.write(packed)
+        self._unanswered.append(request)
         if self._timer is None:
             self._timer = self._clock.call_later(self._timeout, self._look)
         return await request.answered

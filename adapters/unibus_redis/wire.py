@@ -44,6 +44,9 @@ class Wire(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def write(self, packed: Sequence[bytes]) -> None:
+        """Raises a foreign error, and has written nothing, if it has ended."""
+        if self._transport.is_closing():
+            raise foreign.ConnectionError("the connection is gone")
         self._transport.writelines(packed)
 
     def is_closing(self) -> bool:

@@ -155,7 +155,7 @@ async def test_health_over_http_while_the_broker_is_away(load: Load, server: Ser
         await until("/ready", 200)
         running.ask_to_stop()
         assert await running.ended()
-        assert running.code == EXIT_CLEAN
+        assert running.code == EXIT_CLEAN, running.stderr()
 
 
 def ask(port: int, path: str) -> tuple[int, str] | None:

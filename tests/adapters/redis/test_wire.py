@@ -109,6 +109,8 @@ async def test_closed_by_us_it_tells_nobody(server: Server) -> None:
         wire.data_received(b"+late\r\n")
         await asyncio.sleep(0)  # for the transport, which tells it
         assert (heard, lost, wire.is_closing()) == ([], [], True)
+        with pytest.raises(foreign.ConnectionError, match="gone"):
+            wire.write([b"*1\r\n$1\r\nA\r\n"])
 
 
 async def test_whoever_gives_it_up_hears_no_more_of_what_has_come(server: Server) -> None:
