@@ -27,6 +27,7 @@ from aiokafka.structs import TopicPartition
 
 from unibus.driver import Clock
 from unibus.errors import AccessDenied, ConnectionLost, DriverError
+from unibus_kafka.connections import shun_ended
 from unibus_kafka.endpoint import Endpoint
 from unibus_kafka.failures import FOREIGN, translate, translated, words
 from unibus_kafka.metadata import UNKNOWN, TopicsRequest
@@ -80,6 +81,7 @@ class Cluster:
             retry_backoff_ms=int(BACKOFF * 1000),
             **self._endpoint.security,
         )
+        shun_ended(self.client)
         try:
             # Something else that listens there would keep the library waiting for most of a minute.
             async with asyncio.timeout(min(BOOTSTRAP * len(servers), 25.0)):

@@ -12,6 +12,7 @@ from aiokafka import errors as foreign
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from unibus_kafka.cluster import BACKOFF
+from unibus_kafka.connections import shun_ended
 from unibus_kafka.endpoint import Endpoint
 
 _NOTHING = TopicPartition("unibus.none", 0)
@@ -45,6 +46,7 @@ class Member:
             retry_backoff_ms=int(BACKOFF * 1000),
             **endpoint.security,
         )
+        shun_ended(self._consumer._client)
 
     async def join(
         self, pattern: str, revoked: Callable[[], Awaitable[None]], assigned: Callable[[set[Any]], Awaitable[None]]
@@ -59,7 +61,14 @@ class Member:
 
     async def stop(self) -> None:
         """Leaves the group."""
-        await self._consumer.stop()
+        try:
+            await self._consumer.stop()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling() > 0:
+                raise
+            # The library cancels a fetch that was to be repeated, lets that slip out, and closes nothing more.
+            await self._consumer._client.close()
 
     async def cut_off(self) -> None:
         """For tests: without a word to the group."""
