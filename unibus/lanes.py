@@ -6,7 +6,6 @@ import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from unibus.attributes import ATTEMPT
 from unibus.driver import Delivery
 from unibus.lane import Lane, current_lane
 from unibus.message import Message, current_message
@@ -27,7 +26,7 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901, PL
         consumer.folded.single, consumer.plan.decode, consumer.verdicts, consumer.settler,
     )  # fmt: skip
     assert handler is not None
-    acks, attempt_of, troubles, set_current = settler.acks, verdicts.attempt_of, verdicts.troubles, current_message.set
+    acks, attempt_of, set_current = settler.acks, verdicts.attempt_of, current_message.set
     items, keys, rounds = consumer.buffer.items, consumer.keys, consumer.rounds
     turn, turn_ends = rounds.watch(), perf_counter() + LONGEST_TURN
     while not consumer.stopping:
@@ -39,7 +38,7 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901, PL
         lane.held = (delivery,)
         message: Message[Any] | None = None
         try:
-            attempt = attempt_of(delivery) if troubles or ATTEMPT in delivery.attributes else 1
+            attempt = attempt_of(delivery)
             message = Message(decode(delivery), delivery, attempt)
             set_current(message)
             await handler(message)
@@ -53,7 +52,7 @@ async def run_singles(consumer: Consumer, lane: Lane) -> None:  # noqa: C901, PL
                     acks.append(delivery)
                     if not settler.scheduled:
                         settler.schedule()
-            if troubles:
+            if verdicts.troubles:
                 verdicts.forget(delivery)
             if keys is not None and (following := keys.done(delivery)) is not None:
                 items.append(following)  # this very lane takes it: nobody need be woken

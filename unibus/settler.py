@@ -100,7 +100,7 @@ class Settler:
     def _start(self) -> None:
         """Calls for what waits, as many as may be in flight; `_ended` goes on with the rest."""
         if self._may_defer():
-            asyncio.get_running_loop().call_soon(self._start)
+            self.schedule()
             return
         self._deferred_at = None
         self.scheduled = False
@@ -113,7 +113,8 @@ class Settler:
             call.add_done_callback(self._ended)
 
     def _may_defer(self) -> bool:
-        if self._others or len(self.acks) >= WORTH_A_CALL or not self._more_to_come():
+        """Whether acks wait that may wait for others."""
+        if self._others or not 0 < len(self.acks) < WORTH_A_CALL or not self._more_to_come():
             return False
         now = perf_counter()
         if self._deferred_at is None:

@@ -91,7 +91,8 @@ def read(text: str) -> Context | None:
         if len(_read) >= _KNOWN:
             _read.clear()
         known = _read[rest] = parsed[2:]
-    latest.keep(rest, *known)
+    if key is None:
+        latest.keep(rest, *known)
     return message_id, key, *known
 
 

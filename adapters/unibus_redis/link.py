@@ -86,7 +86,7 @@ class Link:
 
         waits: seconds that the server may take on purpose. Raises Unreached, or a foreign error if the answer is lost.
         """
-        if self._wire is None:
+        if self._wire is None or self._wire.is_closing():
             raise Unreached(foreign.ConnectionError("the connection is gone"))
         packed = [pack(command) for command in commands]
         request = _Request(len(packed), self._clock.monotonic() + self._timeout + waits)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from time import perf_counter
 
+import pytest
+
 from tests.unit.core.orders import Order
 from tests.unit.core.recount import Recount
 from unibus import Bus, Drop, Queue, registry
@@ -87,10 +89,14 @@ async def test_no_more_settles_are_in_flight_than_may_be() -> None:
     assert len(subscription.calls) == 4
 
 
-async def test_while_handlers_follow_each_other_acks_wait_until_a_call_is_worth_it() -> None:
+async def test_while_handlers_follow_each_other_acks_wait_until_a_call_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("unibus.settler.LONGEST_DEFERRAL", 60.0)
     subscription, following = Subscribed(), True
     settler = settler_of(subscription, Limits(), more_to_come=lambda: following)
     for number in range(WORTH_A_CALL):
+        await some_rounds()
         assert subscription.calls == []
         settler.ack(delivery(number))
     await some_rounds()
@@ -99,6 +105,37 @@ async def test_while_handlers_follow_each_other_acks_wait_until_a_call_is_worth_
     following = False
     await some_rounds()
     assert subscription.calls[1:] == [([100], Outcome.ACK)]
+
+
+async def test_acks_that_wait_are_looked_at_once_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls end meanwhile, and not at all once nothing waits."""
+    monkeypatch.setattr("unibus.settler.LONGEST_DEFERRAL", 60.0)
+    subscription, looks, following = Subscribed(), 0, False
+
+    def look() -> bool:
+        nonlocal looks
+        looks += 1
+        return following
+
+    subscription.gate.clear()
+    settler = settler_of(subscription, Limits(calls=1), more_to_come=look)
+    for number in range(2):
+        settler.ack(delivery(number))
+        await some_rounds()
+    assert len(subscription.calls) == 1, "the second waits for the first"
+    following = True
+    subscription.gate.set()
+    await some_rounds()
+    settler.ack(delivery(2))
+    looks = 0
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert looks <= 10
+    settler.abort()
+    await some_rounds()
+    looks = 0
+    await some_rounds()
+    assert looks == 0
 
 
 async def test_acks_do_not_wait_for_long_while_handlers_follow_each_other() -> None:
