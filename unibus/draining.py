@@ -27,11 +27,11 @@ async def drain(consumer: Consumer, over: asyncio.Future[None]) -> bool:
     """
     assert consumer.subscription is not None
     await _within(consumer, over, consumer.suspects.rescue())
-    left = consumer.waiting.clear()
+    due = consumer.waiting.clear()
     consumer.buffer.wake_all()
     clean = await _end_lanes(consumer, over)
-    left += consumer.waiting.clear()  # what the last runs parked
-    await _within(consumer, over, consumer.verdicts.release_waiting(left))
+    due |= consumer.waiting.clear()  # what the last runs parked
+    await _within(consumer, over, consumer.verdicts.release_failed(due))
     await _within(consumer, over, consumer.settler.flush())
     consumer.buffer.items.clear()
     consumer.give_back(list(consumer.held))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -353,26 +353,28 @@ class Verdicts:
         )  # fmt: skip
         self._park(delivery, wait)
 
-    async def release_waiting(self, left: Sequence[tuple[Delivery, float]]) -> None:
-        """At shutdown: what waits for a retry is re-sent with what remains of its delay; the rest goes back.
+    async def release_failed(self, due: Mapping[Delivery, float]) -> None:
+        """At shutdown: what has failed and is not at work again is re-sent with what remains of its delay; the rest
+        goes back. due: when each of those that waited would have gone on.
 
         In order on an ordered address, and to nobody else on an ephemeral one, so those are given back.
         """
-        plan = self._consumer.plan
+        plan, held, running = self._consumer.plan, self._consumer.held, self._consumer.running()
         if plan.ordered or not plan.resendable:
             return
-        await asyncio.gather(
-            *[self._release(delivery, wait) for delivery, wait in left if delivery in self._consumer.held]
-        )
+        failed = [
+            (delivery, trouble.failures)
+            for delivery, trouble in self.troubles.items()
+            if trouble.failures and trouble.pending is None and delivery in held and delivery not in running
+        ]
+        await asyncio.gather(*[self._release(delivery, failures, due.get(delivery)) for delivery, failures in failed])
 
-    async def _release(self, delivery: Delivery, wait: float) -> None:
-        plan, trouble = self._consumer.plan, self.troubles.get(delivery)
-        if trouble is None or trouble.failures == 0 or trouble.pending is not None:
-            return
+    async def _release(self, delivery: Delivery, failures: int, due: float | None) -> None:
+        plan, wait = self._consumer.plan, 0.0
         attributes = dict(delivery.attributes)
-        attributes[names.ATTEMPT] = str(names.parse_attempt(attributes) + trouble.failures)
-        if self._consumer.bus.capabilities.delay.support == "none":
-            wait = 0.0
+        attributes[names.ATTEMPT] = str(names.parse_attempt(attributes) + failures)
+        if due is not None and self._consumer.bus.capabilities.delay.support != "none":
+            wait = max(0.0, due - self._consumer.clock.monotonic())
         try:
             await self._consumer.bus.sender_for(plan.source).send(self._again(delivery, attributes, wait))
         except (SendError, DriverError) as error:

@@ -52,9 +52,9 @@ class Waiting:
         """Forget it, without calling `due`; whether it was waiting."""
         return self._when.pop(delivery, None) is not None
 
-    def clear(self) -> list[tuple[Delivery, float]]:
-        """Forget all, and return them with what remained of their time."""
-        left = [(delivery, self.remaining(delivery)) for delivery in self._when]
+    def clear(self) -> dict[Delivery, float]:
+        """Forget all, and return them with the time when they would have gone on."""
+        left = {delivery: at for delivery, (at, _) in self._when.items()}
         self._when.clear()
         self._heap.clear()
         self._cancel_timer()

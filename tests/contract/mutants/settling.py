@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tests.contract.mutants.registry import change, mutant
@@ -147,11 +147,11 @@ def ack_what_never_started() -> None:
 def drop_what_waits_at_shutdown() -> None:
     from unibus.verdicts import Verdicts
 
-    async def dropping(self: Verdicts, left: Sequence[Any]) -> None:
-        for delivery, _ in left:
+    async def dropping(self: Verdicts, due: Iterable[Any]) -> None:
+        for delivery in due:
             self._consumer.settler.ack(delivery)
 
-    change(Verdicts, "release_waiting", dropping)
+    change(Verdicts, "release_failed", dropping)
 
 
 @mutant("test_a_handler_that_ends_cancelled_fails_and_the_consumer_lives")

@@ -275,7 +275,7 @@ async def test_waiting_forgets_and_clears() -> None:
     assert not waiting.remove(one)
     assert one not in waiting
     await clock.advance(2)
-    assert waiting.clear() == [(two, 1.0)]
+    assert waiting.clear() == {two: 1003.0}
     await clock.advance(10)
     assert went == []
     assert clock.next_due() is None

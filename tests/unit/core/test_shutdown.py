@@ -110,3 +110,24 @@ async def test_what_is_released_at_shutdown_keeps_its_first_failure(delay: str) 
     assert {sent.attributes["unibusfirst"] for sent in resent} == {"2026-01-01T00:00:00.000Z"}
     assert [round(sent.delay, 6) for sent in resent] == ([0.5, 0.5] if delay == "on" else [0.0, 0.0])
     assert dict(resent[1].headers) == {"a": "b"}
+
+
+async def test_what_is_due_again_at_shutdown_and_was_not_begun_keeps_its_attempt() -> None:
+    bus, busy = Bus("memory://"), asyncio.Event()
+
+    @bus.consumer("orders", concurrency=1)
+    @retry(on=ValueError, attempts=3, backoff=constant(0.5))
+    async def handle(order: Order) -> None:
+        if order.id == 1:
+            raise ValueError
+        busy.set()
+        while not bus.session.consumers[0].stopping:
+            await asyncio.sleep(0)
+
+    async with app(bus) as t:
+        await t.send("orders", Order(id=1))
+        await t.send("orders", Order(id=2))
+        await busy.wait()
+        await t.clock.advance(0.6)  # the first is due again, and its lane has the second in hand
+    resent = t.sent("orders")[2:]
+    assert [(sent.attributes["unibusattempt"], sent.delay) for sent in resent] == [("2", 0.0)]
