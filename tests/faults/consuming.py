@@ -57,7 +57,8 @@ def consumer(task: Consuming, journal: Journal) -> Bus:
     bus = Bus(task.url, name=task.queue, grace=20)
 
     async def work(data: str, message: Message[str], write: Write) -> None:
-        journal.write("begun", message.id, attempt=message.attempt)
+        deliveries = message.delivery.deliveries or 0
+        journal.write("begun", message.id, attempt=message.attempt, value=deliveries)
         if data != payload(message.id):
             journal.write("corrupt", message.id, text=data[:200])
         await asyncio.sleep(task.work / 2)

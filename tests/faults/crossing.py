@@ -62,7 +62,7 @@ class Crossing:
         self.unwell: list[str] = []
         self._site = site
         self._broker = broker(site.server.name)
-        self._url = self._broker.url + site.server.options + site.options
+        self._url = site.server.url(self._broker) + site.options
         stem = f"hops.{uuid.uuid4().hex[:6]}"
         self._hops = {point: _hop(f"{stem}.{place}", point) for place, point in enumerate(points)}
         self._matrix = matrix

@@ -4,6 +4,7 @@ dies at a step of its one hop."""
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from pathlib import Path
 
@@ -20,7 +21,8 @@ PREFETCH = 50
 
 
 class Hopping(BaseModel):
-    """What to do. step: where to die, at the first hop. watch: what sees to steps that are the broker's own."""
+    """What to do. step: where to die, at the first hop. watch: what sees to steps that are the broker's own; it is
+    imported by all, whether they die or not."""
 
     url: str
     journal: Path
@@ -31,6 +33,8 @@ class Hopping(BaseModel):
 
 def consumers(task: Hopping, journal: Journal) -> Bus:
     """One for each hop, with one handler at a time."""
+    if task.watch:
+        importlib.import_module(task.watch)
     dying = Dying(task.hops[0], task.step, task.watch, journal) if task.step is not None else None
     bus = Bus(task.url, grace=20, connect=dying.connect() if dying is not None else None)
     for hop in task.hops:

@@ -65,7 +65,8 @@ STEPS: tuple[Step, ...] = "handler failed", "sent", "before the ack", "acked"
 SENDING = [Point(verdict, step) for verdict in VERDICTS for step in STEPS]
 WAITING = [Point("wait", "waits"), Point("wait", "sent at shutdown")]
 OF_GROUPS = [Point("retry", "sent", group=True), Point("dead", "sent", group=True)]
-EVERYWHERE = [*SENDING, *WAITING, *OF_GROUPS]
+OF_QUEUES = [*SENDING, *WAITING]
+EVERYWHERE = [*OF_QUEUES, *OF_GROUPS]
 
 MOVING = [Point("retry", "before the move"), Point("retry", "moved")]
 """Where clients move what is due, in one step on the server."""
@@ -77,6 +78,9 @@ FORWARDED: tuple[Step, ...] = (
 )  # fmt: skip
 FORWARDING = [Point("retry", step) for step in FORWARDED]
 """Where clients move them from log to log."""
+SENT_ON: tuple[Step, ...] = "tier: before the move", "tier: moved", "tier: committed"
+SENDING_ON = [Point("retry", step) for step in SENT_ON]
+"""Where a client sends them on, and then takes them away where they were: the commit."""
 
 
 class Hop(BaseModel):

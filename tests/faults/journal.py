@@ -17,9 +17,10 @@ class Entry:
     """One line. at, began: seconds of the machine's monotonic clock, which all its processes share.
 
     kind: of a publisher "confirmed", "unknown" or "unsent", with `began`, when that attempt to send began;
-    of a handler "begun", "effect", "failed" (`value`: to be run again after so many seconds), "ended" or
-    "corrupt"; of any process "ready", "memory" (`value`: the most that it has held so far, bytes), "gaps"
-    (`value`: how many its consumer has counted), "health", "stats", "log" (`text`) and "stopped".
+    of a handler "begun" (`value`: how often the broker has delivered it, where it counts), "effect", "failed"
+    (`value`: to be run again after so many seconds), "ended" or "corrupt"; of any process "ready", "memory"
+    (`value`: the most that it has held so far, bytes), "gaps" (`value`: how many its consumer has counted),
+    "health", "stats", "log" (`text`) and "stopped".
     """
 
     kind: str

@@ -98,6 +98,9 @@ class Run:
         """Before the broker. door: 0 for publishers, 1 for consumers; only once each at a time."""
         return self.ground.server.proxy(self.broker, door)
 
+    def url_by(self, proxy: FaultProxy) -> str:
+        return self.ground.server.url(self.broker, proxy)
+
     def needs_delays(self) -> None:
         if self.ground.capabilities.delay.support == "none":
             pytest.skip("this broker cannot delay messages")
@@ -253,17 +256,19 @@ class Run:
 
     # --- the reckoning --------------------------------------------------------------------------------
 
-    async def finished(self, *, share: float = 1.0, quiet: float = 0.0, elsewhere: Collection[str] = ()) -> Books:
+    async def finished(
+        self, *, share: float = 1.0, quiet: float = 0.0, late: float = 0.0, elsewhere: Collection[str] = ()
+    ) -> Books:
         """Wait for the end of all work, stop all, and read the books.
 
         share: of the messages that will be handled. quiet: seconds in which no handler began or ended that show
-        that nothing is on its way any more.
+        that nothing is on its way any more. late: seconds for which the broker may hold up what is missing.
         """
         await self.until_share("confirmed")
         for publisher in set(self.processes.workers) - set(self.consumers):
             await publisher.ended()
         async with Bus(self.url) as bus:
-            await self._drained(bus, share, quiet)
+            await self._drained(bus, share, quiet, PATIENCE / 2 + quiet + late)
             await self.processes.stop()
             await self.processes.kill_all()
             self._left = (await bus.depth(self.queue)).ready
@@ -271,7 +276,7 @@ class Run:
         self.reading.catch_up()
         return Books(self.reading.entries, dead, elsewhere)
 
-    async def _drained(self, bus: Bus, share: float, quiet: float) -> None:
+    async def _drained(self, bus: Bus, share: float, quiet: float, patience: float) -> None:
         """Until all is handled or dead, and nothing moves; or for too long nothing has moved: the judge will tell."""
         wanted, runs, moved_at = int(self.count * share), -1, 0.0
         dead_letters = Queue(self.queue).dead_letters
@@ -280,9 +285,10 @@ class Run:
             if (now := len(self.of_kind("begun")) + len(self.of_kind("ended"))) > runs:
                 runs, moved_at = now, time.monotonic()
             still = time.monotonic() - moved_at
-            if still > PATIENCE / 2 + quiet:
+            if still > patience:
                 return
-            if still >= quiet and (await bus.depth(self.queue)).ready == 0:
+            depth = await bus.depth(self.queue)
+            if still >= quiet and depth.ready == 0 and not depth.in_flight:
                 dead = (await bus.depth(dead_letters)).ready
                 if len(self.reading.ids("ended")) + dead >= wanted:
                     return

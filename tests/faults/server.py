@@ -33,7 +33,9 @@ class Bounds:
     silence: after how long a consumer that says nothing loses what it holds; None: it keeps it.
     in_transit: how many messages the delays may repeat when the broker is killed. keeps_acks: whether what was acked
     stays so then; else all that was handled by then may come again. uncommitted: what is acked in so many seconds
-    may be known to the consumer alone, and comes again if the fault hits just then.
+    may be known to the consumer alone, and comes again if the fault hits just then. late: for how long the broker may
+    hold up delayed messages that were due while it started. tells_all: whether each consumer of a queue hears that it
+    was deleted; else the first to notice makes it anew, and it looks the same to the others.
     """
 
     settle: float = 0.0
@@ -45,15 +47,18 @@ class Bounds:
     silence: float | None = None
     keeps_acks: bool = True
     uncommitted: float = 0.0
+    late: float = 0.0
+    tells_all: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """name: in the catalogue of brokers. undeliverable: where delayed messages go whose queue is gone.
 
-    options: of the URL, from its question mark on. doors: how a proxy stands before it, once for publishers and once
-    for consumers: behind which of its ports, counted from its first, and in front at which, where that is not free.
-    watch: looks at a queue by its URL and name as long as a run lasts; what it finds to be wrong is added to a list.
+    written: how its URL is made of the one in the catalogue. options: what follows it, from the question mark on.
+    doors: how a proxy stands before it, once for publishers and once for consumers: behind which of its ports,
+    counted from its first, and in front at which, where that is not free. watch: looks at a queue by its URL and name
+    as long as a run lasts; what it finds to be wrong is added to a list.
     """
 
     name: str
@@ -63,6 +68,11 @@ class Server:
     options: str = ""
     doors: tuple[tuple[int, int | None], ...] = ((0, None), (0, None))
     watch: Callable[[str, str], AbstractAsyncContextManager[Sequence[str]]] | None = None
+    written: str = "{}"
+
+    def url(self, broker: Broker, proxy: FaultProxy | None = None) -> str:
+        """By way of a proxy, if one is given."""
+        return self.written.format(broker.url if proxy is None else proxy.url(broker.url)) + self.options
 
     def proxy(self, broker: Broker, door: int = 0) -> FaultProxy:
         behind, front = self.doors[door]
@@ -77,7 +87,7 @@ class Ground:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.broker: Broker = broker(server.name)
-        self.url = self.broker.url + server.options
+        self.url = server.url(self.broker)
         self.capabilities: Capabilities
         self._free: list[str] = []
         self._declared_at = 0.0

@@ -9,10 +9,11 @@ import pytest
 
 from tests.faults.conftest import MATRIX
 from tests.faults.crossing import Crossing, Site
-from tests.faults.hops import COMMITTING, EVERYWHERE, FORWARDING, MOVING, Point
+from tests.faults.hops import COMMITTING, EVERYWHERE, FORWARDING, MOVING, OF_QUEUES, SENDING_ON, Point
 from tests.faults.kafka import KAFKA
 from tests.faults.rabbitmq import RABBITMQ_3, RABBITMQ_4
 from tests.faults.redis import REDIS_7, REDIS_8
+from tests.faults.sqs import ELASTICMQ, MOTO
 
 SITES = [
     Site(RABBITMQ_4, EVERYWHERE),
@@ -20,6 +21,8 @@ SITES = [
     Site(REDIS_8, [*EVERYWHERE, *MOVING], "tests.faults.redis_steps"),
     Site(REDIS_7, [*EVERYWHERE, *MOVING], "tests.faults.redis_steps"),
     Site(KAFKA, [*EVERYWHERE, *COMMITTING, *FORWARDING], "tests.faults.kafka_steps", "&partitions=1"),
+    Site(MOTO, [*EVERYWHERE, *SENDING_ON], "tests.faults.sqs_steps"),
+    Site(ELASTICMQ, [*OF_QUEUES, *SENDING_ON], "tests.faults.sqs_steps"),
 ]
 CELLS = [pytest.param(site, point, id=f"{site.server.name}-{point}") for site in SITES for point in site.points]
 

@@ -21,6 +21,7 @@ from tests.faults.processes import WRONG, Processes, Worker
 from tests.faults.rabbitmq import RABBITMQ_4
 from tests.faults.redis import REDIS_8
 from tests.faults.server import Server
+from tests.faults.sqs import ELASTICMQ, MOTO
 from unibus import Bus
 from unibus.cli.worker import EXIT_CLEAN, EXIT_FORCED
 
@@ -31,14 +32,16 @@ GRACE = 20.0
 PATIENCE = 60.0
 LOOK_EVERY = 0.02
 
-pytestmark = pytest.mark.parametrize("server", [RABBITMQ_4, REDIS_8, KAFKA], ids=lambda server: server.name)
+pytestmark = pytest.mark.parametrize(
+    "server", [RABBITMQ_4, REDIS_8, KAFKA, MOTO, ELASTICMQ], ids=lambda server: server.name
+)
 
 
 class Load:
     """A queue with messages in it, and a program that consumes them."""
 
     def __init__(self, server: Server, folder: Path) -> None:
-        self.url = broker(server.name).url + server.options
+        self.url = server.url(broker(server.name))
         self.queue = f"signals.{uuid.uuid4().hex[:6]}"
         self.processes = Processes(folder)
         self.reading = Reading(folder)
@@ -136,7 +139,7 @@ async def test_a_second_sigterm_releases_at_once(load: Load) -> None:
 async def test_health_over_http_while_the_broker_is_away(load: Load, server: Server) -> None:
     port = free_port()
     async with server.proxy(broker(server.name)) as proxy:
-        running = await load.run("--health-port", str(port), work=0.0, url=proxy.url(load.url))
+        running = await load.run("--health-port", str(port), work=0.0, url=server.url(broker(server.name), proxy))
 
         async def until(path: str, status: int, says: str = "") -> None:
             deadline = time.monotonic() + PATIENCE

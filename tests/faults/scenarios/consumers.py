@@ -143,9 +143,12 @@ async def kill_one(run: Run) -> None:
     run.reading.catch_up()
     orphans = Books(run.reading.entries).running(victim.pid, died)
 
-    # What was redelivered before may by now be a suspect, and has to wait.
-    runs = Counter(entry.id for entry in run.of_kind("begun"))
-    fresh = {one for one in orphans if runs[one] == 1}
+    # What was redelivered before, to a handler or into the hands of a process that died, may by now be a suspect, and
+    # has to wait.
+    begun = run.of_kind("begun")
+    runs = Counter(entry.id for entry in begun)
+    redelivered = {entry.id for entry in begun if entry.value > 1}
+    fresh = {one for one in orphans if runs[one] == 1} - redelivered
     if fresh:
         await run.until(lambda: begun_again(run, fresh, died) > 0, "what the killed process had in hand is begun again")
         run.recoveries.append(begun_again(run, fresh, died) - died)

@@ -16,7 +16,7 @@ DROPS = 5
 async def black_hole(run: Run) -> None:
     """Both ways, for all: nothing is lost on the way, but nobody can know."""
     async with run.of(f"black hole {HOLE:.0f} s"), run.proxy() as proxy:
-        url = proxy.url(run.url)
+        url = run.url_by(proxy)
         await run.consume(url=url, work=run.work(15))
         await run.publish(url=url, pace=15)
         await run.until_share("ended", 0.1)
@@ -40,8 +40,8 @@ async def black_hole(run: Run) -> None:
 async def dropped_replies(run: Run) -> None:
     """What the broker said is lost, and the connection with it: once to a publisher, once to a consumer, by turns."""
     async with run.of(f"dropped replies x{2 * DROPS}"), run.proxy(0) as near, run.proxy(1) as far:
-        await run.consume(url=far.url(run.url), work=run.work(20))
-        await run.publish(url=near.url(run.url), pace=20)
+        await run.consume(url=run.url_by(far), work=run.work(20))
+        await run.publish(url=run.url_by(near), pace=20)
         await run.until_share("ended", 0.05)
         for _ in range(DROPS):
             confirm = near.drop_reply()
