@@ -13,6 +13,11 @@ from unibus_rabbitmq.options import Options
 SERVER_TIMEOUT = 30 * 60.0
 """Seconds for which a delivery may stay unsettled, unless the server or the queue says otherwise."""
 
+_LATE = (
+    "a delayed message that is due while the server starts may come three minutes late: the server's setting "
+    "dead_letter_worker_publisher_confirm_timeout",
+)
+
 SEND = Limits(messages=256, bytes=4 * 1024 * 1024, calls=4, min_messages=16)
 RECEIVE = Limits(messages=1000)
 SETTLE = Limits(messages=1000)
@@ -84,6 +89,7 @@ def capabilities(known: Features) -> Capabilities:
         send=SEND,
         receive=RECEIVE,
         settle=SETTLE,
+        notes=_LATE if known.delays else (),
     )
 
 

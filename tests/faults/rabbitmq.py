@@ -24,6 +24,9 @@ BOUNDS = Bounds(
     # Of each level of the ladder the broker moves at most 32 messages at a time, and repeats those after a crash.
     # Delays of up to 6.3 s use six levels.
     in_transit=6 * 32,
+    # A queue may have a leader before the routes from it are back. What it would move then it tries again only after
+    # dead_letter_worker_publisher_confirm_timeout, and with 32 of those it moves nothing else till then.
+    late=180.0,
 )
 UNDELIVERABLE = Queue("undeliverable", physical="unibus.undeliverable")
 

@@ -31,7 +31,7 @@ async def killed(run: Run) -> None:
         await run.until_share("ended", 0.2)
         fault = await run.kill_broker()
         await run.recovered(fault, "confirmed", "ended")
-        books = await run.finished(quiet=DELAYS[1] + 2)
+        books = await run.finished(quiet=DELAYS[1] + 2, late=run.bounds.late)
         # A duplicate of the first attempt fails, too, and so makes one of the second.
         allowed = 2 * (IN_FLIGHT + len(books.unknown) + run.bounds.in_transit)
         run.judge(books, duplicates=allowed, also=books.early(sent_delays(run, books))[:5])
