@@ -11,13 +11,13 @@ from tests.faults.run import Run
 from tests.faults.scenarios import effects
 from tests.faults.scenarios.everywhere import Scenario, named
 from tests.faults.server import Server
-from tests.faults.sqs import ELASTICMQ
+from tests.faults.sqs import MOTO
 
 CASES: list[tuple[Server, Scenario]] = [
     (RABBITMQ_4, effects.killed_with_inbox),
     (REDIS_8, effects.killed_with_inbox),
     (KAFKA, effects.killed_with_inbox),
-    (ELASTICMQ, effects.killed_with_inbox),
+    (MOTO, effects.killed_with_inbox),
     # On one of them: each has a scenario of claims among its faults. This one shows what an inbox is for.
     (RABBITMQ_4, effects.killed_with_claims),
 ]
