@@ -287,8 +287,7 @@ class Run:
             still = time.monotonic() - moved_at
             if still > patience:
                 return
-            depth = await bus.depth(self.queue)
-            if still >= quiet and depth.ready == 0 and not depth.in_flight:
+            if still >= quiet and (depth := await bus.depth(self.queue)).ready == 0 and not depth.in_flight:
                 dead = (await bus.depth(dead_letters)).ready
                 if len(self.reading.ids("ended")) + dead >= wanted:
                     return

@@ -10,8 +10,9 @@ import pytest
 
 from tests.unit.core.orders import Order
 from tests.unit.core.recount import settled
-from unibus import Bus, Message, Queue, constant, retry
+from unibus import Bus, Message, Queue, constant, registry, retry
 from unibus.testing import MovableClock, app
+from unibus.testing.faults import Call, Faults, Proceed
 
 
 async def test_a_handler_that_never_ends_is_reported_by_name_and_given_back(caplog: pytest.LogCaptureFixture) -> None:
@@ -131,3 +132,36 @@ async def test_what_is_due_again_at_shutdown_and_was_not_begun_keeps_its_attempt
         await t.clock.advance(0.6)  # the first is due again, and its lane has the second in hand
     resent = t.sent("orders")[2:]
     assert [(sent.attributes["unibusattempt"], sent.delay) for sent in resent] == [("2", 0.0)]
+
+
+async def test_what_was_handled_at_its_second_attempt_is_not_sent_again_at_shutdown() -> None:
+    faults, clock, attempts = Faults(), MovableClock(), list[int]()
+
+    async def slowly(call: Call, proceed: Proceed) -> None:
+        for _ in range(50):  # the ack is under way while the consumer drains
+            await asyncio.sleep(0)
+        await proceed(call.items)
+
+    faults.add("settle", slowly, times=None)
+    keeper = Bus("memory://second-attempt", clock=clock)
+    bus = Bus("memory://second-attempt", clock=clock, connect=faults.connect(registry.connect))
+
+    @bus.consumer("orders", concurrency=1)
+    @retry(on=ValueError, attempts=3, backoff=constant(0.5))
+    async def handle(order: Order, message: Message[Order]) -> None:
+        attempts.append(message.attempt)
+        if message.attempt == 1:
+            raise ValueError
+        while not bus.session.consumers[0].stopping:
+            await asyncio.sleep(0)
+        for _ in range(50):  # it is what the consumer waits for last
+            await asyncio.sleep(0)
+
+    async with keeper:
+        async with bus.consuming():
+            await bus.producer("orders").send(Order(id=1))
+            await clock.quiet()
+            await clock.advance(0.6)
+        depth = await keeper.depth("orders")
+    assert attempts == [1, 2]
+    assert (depth.ready, depth.in_flight, depth.delayed) == (0, 0, 0)
